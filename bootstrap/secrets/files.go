@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,15 +115,4 @@ func makeDir(root *os.Root, name string) error {
 		return err
 	}
 	return root.Chmod(name, 0o700)
-}
-
-// fileNames lists "group/name" of all files, for tests of what was generated and for operators.
-func (b Bundle) fileNames() []string {
-	var names []string
-	for group, files := range sorted(b.Files) {
-		for name := range sorted(files) {
-			names = append(names, strings.Join([]string{group, name}, "/"))
-		}
-	}
-	return names
 }

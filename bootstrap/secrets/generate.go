@@ -32,18 +32,18 @@ const (
 
 var errPrivateUnreadable = errors.New("what stands there cannot be read as the key of this kind: repair or remove it")
 
-// maker makes the files of one kind. An error of derive never quotes the private file.
+// maker makes the files of one kind. Its errors never quote the secret file.
 type maker interface {
-	// private makes the content that all else follows from.
-	private(e entry, now time.Time) (string, error)
-	// derive makes the content of the derived files, the same for all of an entry's, from the private one.
-	derive(e entry, private string, now time.Time) (string, error)
+	// secret makes the content that all else follows from.
+	secret(e entry, now time.Time) (string, error)
+	// public makes the content of the public files, the same for all of an entry's, from the secret one.
+	public(e entry, secret string, now time.Time) (string, error)
 }
 
 // Generate returns b completed: the cluster key, the restic password and every file that t asks for, each only if it is
-// missing; and the names of what it made, in order ("cluster_key", "mail/imap.key"). A private file that is there
-// stays as it is and its missing public parts are made from it; where a private file is missing, it and all its public
-// parts are made anew. b itself is not changed. Randomness is the operating system's.
+// missing; and the names of what it made, in order ("cluster_key", "mail/imap.key"). A secret file that is there stays as
+// it is and its missing public parts are made from it; where a secret file is missing, it and all its public parts are
+// made anew. b itself is not changed. Randomness is the operating system's.
 func Generate(b Bundle, t Template, now time.Time) (Bundle, []string, error) {
 	var made []string
 	b.Files = copyFiles(b.Files)
@@ -85,54 +85,40 @@ func copyFiles(files map[string]map[string]Secret) map[string]map[string]Secret 
 // complete adds the entry's missing files and returns their names.
 func (e entry) complete(files map[string]map[string]Secret, now time.Time) ([]string, error) {
 	var made []string
-	put := func(p path, content string) {
+	put := func(p path, content Secret) {
 		if files[p.group] == nil {
 			files[p.group] = make(map[string]Secret)
 		}
-		files[p.group][p.name] = NewSecret(content)
+		files[p.group][p.name] = content
 		made = append(made, p.group+"/"+p.name)
 	}
-	var missing []path
-	private := files[e.group][e.kind.private(e)]
-	if private.IsZero() {
-		content, err := e.kind.maker.private(e, now)
+	key := path{e.group, e.kind.secret(e)}
+	fresh := files[key.group][key.name].IsZero()
+	if fresh {
+		content, err := e.kind.maker.secret(e, now)
 		if err != nil {
 			return nil, err
 		}
-		private = NewSecret(content)
-		put(path{e.group, e.kind.private(e)}, content)
-		missing = e.kind.derived(e)
-	} else {
-		for _, p := range e.kind.derived(e) {
-			if files[p.group][p.name].IsZero() {
-				missing = append(missing, p)
-			}
-		}
+		put(key, NewSecret(content))
 	}
-	if len(missing) == 0 {
+	all := e.kind.public(e)
+	if len(all) == 0 {
 		return made, nil
 	}
-	content, err := e.public(files, missing, private, now)
-	if err != nil {
-		return nil, err
+	inUse := files[all[0].group][all[0].name]
+	if fresh = fresh || inUse.IsZero(); fresh {
+		content, err := e.kind.maker.public(e, files[key.group][key.name].Reveal(), now)
+		if err != nil {
+			return nil, err
+		}
+		inUse = NewSecret(content)
 	}
-	for _, p := range missing {
-		put(p, content)
-	}
-	return made, nil
-}
-
-// public returns what all derived files of the entry hold: a copy of one that is there and need not be made, so that a
-// certificate published later is the one in use, or else a fresh one.
-func (e entry) public(files map[string]map[string]Secret, missing []path, private Secret, now time.Time) (string, error) {
-	if all := e.kind.derived(e); len(missing) < len(all) {
-		for _, p := range all {
-			if there := files[p.group][p.name]; !there.IsZero() {
-				return there.Reveal(), nil
-			}
+	for _, p := range all {
+		if fresh || files[p.group][p.name].IsZero() {
+			put(p, inUse)
 		}
 	}
-	return e.kind.maker.derive(e, private.Reveal(), now)
+	return made, nil
 }
 
 // randomText draws n letters and digits, each with the same chance.
@@ -175,7 +161,7 @@ func parsePKCS8(text string) (any, error) {
 
 type tlsMaker struct{}
 
-func (tlsMaker) private(entry, time.Time) (string, error) {
+func (tlsMaker) secret(entry, time.Time) (string, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", fmt.Errorf("make key: %w", err)
@@ -183,10 +169,10 @@ func (tlsMaker) private(entry, time.Time) (string, error) {
 	return pkcs8(key)
 }
 
-// derive makes a self-signed certificate that is no authority: a client that is given it as its only trust anchor
+// public makes a self-signed certificate that is no authority: a client that is given it as its only trust anchor
 // accepts this one server and nothing that somebody signs with its key.
-func (tlsMaker) derive(e entry, private string, now time.Time) (string, error) {
-	parsed, err := parsePKCS8(private)
+func (tlsMaker) public(e entry, secret string, now time.Time) (string, error) {
+	parsed, err := parsePKCS8(secret)
 	if err != nil {
 		return "", err
 	}
@@ -240,7 +226,7 @@ func commonName(names []string) string {
 
 type rsaMaker struct{}
 
-func (rsaMaker) private(e entry, _ time.Time) (string, error) {
+func (rsaMaker) secret(e entry, _ time.Time) (string, error) {
 	key, err := rsa.GenerateKey(rand.Reader, e.size)
 	if err != nil {
 		return "", fmt.Errorf("make key: %w", err)
@@ -248,10 +234,10 @@ func (rsaMaker) private(e entry, _ time.Time) (string, error) {
 	return pkcs8(key)
 }
 
-// derive gives the p= value of a DKIM record: base64 of the SubjectPublicKeyInfo, as every verifier reads it
+// public gives the p= value of a DKIM record: base64 of the SubjectPublicKeyInfo, as every verifier reads it
 // (RFC 6376 erratum 3017).
-func (rsaMaker) derive(_ entry, private string, _ time.Time) (string, error) {
-	parsed, err := parsePKCS8(private)
+func (rsaMaker) public(_ entry, secret string, _ time.Time) (string, error) {
+	parsed, err := parsePKCS8(secret)
 	if err != nil {
 		return "", err
 	}
@@ -268,14 +254,13 @@ func (rsaMaker) derive(_ entry, private string, _ time.Time) (string, error) {
 
 type passwordMaker struct{}
 
-func (passwordMaker) private(e entry, _ time.Time) (string, error) { return randomText(e.size), nil }
+func (passwordMaker) secret(e entry, _ time.Time) (string, error) { return randomText(e.size), nil }
 
-// derive makes a bcrypt hash. bcrypt takes at most 72 bytes; x/crypto refuses more, and so does the template. The
-// prefix $2y$ names the same algorithm as Go's $2a$ without the bug that other programs once had under that name.
-func (passwordMaker) derive(_ entry, private string, _ time.Time) (string, error) {
-	hash, err := bcrypt.GenerateFromPassword([]byte(private), bcrypt.DefaultCost)
+// public makes a bcrypt hash. The prefix $2y$ names the same algorithm as Go's $2a$ without the bug that other programs once had under that name.
+func (passwordMaker) public(_ entry, secret string, _ time.Time) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(secret), bcrypt.DefaultCost)
 	if errors.Is(err, bcrypt.ErrPasswordTooLong) {
-		return "", errors.New("bcrypt takes at most 72 bytes of password: shorten it, or leave hash out")
+		return "", fmt.Errorf("bcrypt reads at most %d bytes of a password: shorten it, or leave hash out", maxHashed)
 	} else if err != nil {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
@@ -284,11 +269,11 @@ func (passwordMaker) derive(_ entry, private string, _ time.Time) (string, error
 
 type randomMaker struct{}
 
-func (randomMaker) private(e entry, _ time.Time) (string, error) {
+func (randomMaker) secret(e entry, _ time.Time) (string, error) {
 	raw := make([]byte, e.size)
 	_, _ = rand.Read(raw) // never fails (crypto/rand)
 	return hex.EncodeToString(raw), nil
 }
 
-// derive is never asked: the kind derives nothing.
-func (randomMaker) derive(entry, string, time.Time) (string, error) { return "", nil }
+// public is never asked: the kind derives nothing.
+func (randomMaker) public(entry, string, time.Time) (string, error) { return "", nil }

@@ -14,9 +14,9 @@ import (
 
 type openpgpMaker struct{}
 
-// private makes a version 4 Ed25519 key with SHA-512 self-signatures: what gpg 2.2 (reprepro) can import and what
+// secret makes a version 4 Ed25519 key with SHA-512 self-signatures: what gpg 2.2 (reprepro) can import and what
 // Sequoia's policy (apt since Debian 13) accepts. There is no encryption subkey, for packages are only signed.
-func (openpgpMaker) private(e entry, now time.Time) (string, error) {
+func (openpgpMaker) secret(e entry, now time.Time) (string, error) {
 	name, address, _ := strings.Cut(strings.TrimSuffix(e.uid, ">"), " <")
 	config := &packet.Config{
 		Algorithm:   packet.PubKeyAlgoEdDSA,
@@ -32,8 +32,8 @@ func (openpgpMaker) private(e entry, now time.Time) (string, error) {
 	return armored(openpgp.PrivateKeyType, func(w io.Writer) error { return key.SerializePrivateWithoutSigning(w, config) })
 }
 
-func (openpgpMaker) derive(_ entry, private string, _ time.Time) (string, error) {
-	keys, err := openpgp.ReadArmoredKeyRing(strings.NewReader(private))
+func (openpgpMaker) public(_ entry, secret string, _ time.Time) (string, error) {
+	keys, err := openpgp.ReadArmoredKeyRing(strings.NewReader(secret))
 	if err != nil || len(keys) != 1 || keys[0].PrivateKey == nil {
 		return "", errPrivateUnreadable
 	}

@@ -12,6 +12,9 @@ import (
 // MaxTemplate bounds a template file, in bytes.
 const MaxTemplate = 256 << 10
 
+// maxHashed is how much of a password bcrypt reads, in bytes.
+const maxHashed = 72
+
 // Template says which secret files Puppet needs and how to make those that nobody has to choose. It is the control
 // repo's puppet/secrets.yaml, holds nothing secret, and maps group (a role, or common) → name → what it is:
 //
@@ -36,7 +39,8 @@ const MaxTemplate = 256 << 10
 //	random    NAME (bytes 16 to 1024, default 32, as lower-case hex)
 //
 // NAME.pub, NAME.hash and what password and random make do not end with a newline. A file the operator must choose,
-// such as the login of a mail relay, is put into the bundle by hand and not named here.
+// such as the login of a mail relay, is put into the bundle by hand and not named here. A file that is there is never
+// made again, whatever the template says now; to renew one, remove it (a certificate: NAME.crt of its own group).
 type Template struct {
 	entries []entry
 }
@@ -55,20 +59,20 @@ type entry struct {
 // path names a file of the bundle.
 type path struct{ group, name string }
 
-// kind is how one sort of entry is written, made and completed.
+// kind is how one sort of entry is written in the template, made and completed.
 type kind struct {
 	keys []string // besides kind
-	// private names the file that cannot be made again, derived those that follow from it.
-	private func(e entry) string
-	derived func(e entry) []path
-	maker
+	// secret names the file that cannot be made again, public those that follow from it, the one in use first.
+	secret func(e entry) string
+	public func(e entry) []path
+	maker  maker
 }
 
 var kinds = map[string]kind{
 	"tls": {
-		keys:    []string{"names", "publish"},
-		private: func(e entry) string { return e.name + ".key" },
-		derived: func(e entry) []path {
+		keys:   []string{"names", "publish"},
+		secret: func(e entry) string { return e.name + ".key" },
+		public: func(e entry) []path {
 			paths := []path{{e.group, e.name + ".crt"}}
 			if e.publish && e.group != GroupCommon {
 				paths = append(paths, path{GroupCommon, e.name + ".crt"})
@@ -78,21 +82,21 @@ var kinds = map[string]kind{
 		maker: tlsMaker{},
 	},
 	"rsa": {
-		keys:    []string{"bits"},
-		private: func(e entry) string { return e.name + ".key" },
-		derived: func(e entry) []path { return []path{{e.group, e.name + ".pub"}} },
-		maker:   rsaMaker{},
+		keys:   []string{"bits"},
+		secret: func(e entry) string { return e.name + ".key" },
+		public: func(e entry) []path { return []path{{e.group, e.name + ".pub"}} },
+		maker:  rsaMaker{},
 	},
 	"openpgp": {
-		keys:    []string{"uid"},
-		private: func(e entry) string { return e.name + ".asc" },
-		derived: func(e entry) []path { return []path{{GroupCommon, e.name + ".pub.asc"}} },
-		maker:   openpgpMaker{},
+		keys:   []string{"uid"},
+		secret: func(e entry) string { return e.name + ".asc" },
+		public: func(e entry) []path { return []path{{GroupCommon, e.name + ".pub.asc"}} },
+		maker:  openpgpMaker{},
 	},
 	"password": {
-		keys:    []string{"length", "hash"},
-		private: func(e entry) string { return e.name },
-		derived: func(e entry) []path {
+		keys:   []string{"length", "hash"},
+		secret: func(e entry) string { return e.name },
+		public: func(e entry) []path {
 			if !e.hash {
 				return nil
 			}
@@ -101,10 +105,10 @@ var kinds = map[string]kind{
 		maker: passwordMaker{},
 	},
 	"random": {
-		keys:    []string{"bytes"},
-		private: func(e entry) string { return e.name },
-		derived: func(entry) []path { return nil },
-		maker:   randomMaker{},
+		keys:   []string{"bytes"},
+		secret: func(e entry) string { return e.name },
+		public: func(entry) []path { return nil },
+		maker:  randomMaker{},
 	},
 }
 
@@ -191,12 +195,15 @@ func (d *document) entry(group, name string, n *yaml.Node) (entry, bool) {
 	case "openpgp":
 		d.required(n, "uid")
 	}
+	if e.hash && e.size > maxHashed {
+		d.problem(n, "a password with a hash has at most %d characters, for bcrypt reads no more", maxHashed)
+	}
 	return e, true
 }
 
 // claim notes that e makes its files, and refuses the entry if another makes one of them.
 func (d *document) claim(made map[path]int, at *yaml.Node, e entry) {
-	for _, p := range append(e.kind.derived(e), path{e.group, e.kind.private(e)}) {
+	for _, p := range append(e.kind.public(e), path{e.group, e.kind.secret(e)}) {
 		if line, taken := made[p]; taken {
 			d.problem(at, "makes the file %s/%s, as the entry on line %d does", p.group, p.name, line)
 			continue
