@@ -116,7 +116,10 @@ func (d *document) version(n *yaml.Node) int {
 		d.problem(n, "version is newer than this program, which reads %d: upgrade it", BundleVersion)
 		return 0
 	}
-	return d.number(n, "version", BundleVersion, BundleVersion)
+	if err != nil || v != BundleVersion || n.ShortTag() != "!!int" {
+		d.problem(n, "version must be %d", BundleVersion)
+	}
+	return v
 }
 
 func (d *document) clusterKey(n *yaml.Node) Secret {
@@ -130,7 +133,7 @@ func (d *document) clusterKey(n *yaml.Node) Secret {
 func (d *document) provider(n *yaml.Node) map[string]Secret {
 	m := map[string]Secret{}
 	d.mapping(n, "provider", func(key, value *yaml.Node) {
-		if !groupPattern.MatchString(key.Value) {
+		if !keyNamePattern.MatchString(key.Value) {
 			d.problem(key, "provider: %s", keyNameRule)
 			return
 		}
@@ -216,7 +219,7 @@ func (b Bundle) Validate() error {
 		refuse("cluster_key %s", clusterKeyShort)
 	}
 	for name, token := range sorted(b.Provider) {
-		if !groupPattern.MatchString(name) || token.IsZero() {
+		if !keyNamePattern.MatchString(name) || token.IsZero() {
 			refuse("provider %q: needs a token, and %s", name, keyNameRule)
 		}
 	}

@@ -1,0 +1,5 @@
+package secrets
+
+func writeForever(string) {}
+
+const writerEnv = "UNDERSTUDY_TEST_WRITER"
