@@ -1,0 +1,152 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// programs are the two binaries, each a single static file.
+var programs = []string{"understudy", "understudy-bootstrap"}
+
+// bootUnit is the only unit of ours that the image enables: it makes the machine a node.
+const bootUnit = "understudy-bootstrap.service"
+
+// hash covers every input of the layer, and the base it lies on.
+func (l Layer) hash(base string) (sum string, inputs []string, err error) {
+	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), "name " + l.ExtraName}
+	files := []string{}
+	for _, p := range programs {
+		files = append(files, filepath.Join(l.Programs, p))
+	}
+	units, err := l.units()
+	if err != nil {
+		return "", nil, err
+	}
+	for _, path := range append(files, units...) {
+		h, err := hashFile(path)
+		if err != nil {
+			return "", nil, fmt.Errorf("image layer: %w", err)
+		}
+		inputs = append(inputs, filepath.Base(path)+" sha256:"+h)
+	}
+	modules, err := l.modules()
+	if err != nil {
+		return "", nil, err
+	}
+	inputs = append(inputs, "modules "+strings.Join(modules, " "))
+	return hash(inputs...), inputs, nil
+}
+
+func (l Layer) units() ([]string, error) {
+	units, err := filepath.Glob(filepath.Join(l.Repo, "systemd", "*"))
+	slices.Sort(units)
+	if err == nil && len(units) == 0 {
+		err = fmt.Errorf("no unit files in %s: is %s a checkout of the project?", filepath.Join(l.Repo, "systemd"), l.Repo)
+	}
+	return slices.DeleteFunc(units, func(u string) bool {
+		return !slices.Contains([]string{".service", ".target", ".timer", ".path", ".socket"}, filepath.Ext(u))
+	}), err
+}
+
+// modules reads which of Debian's Puppet modules the control repo uses: the packages named
+// puppet-module-<author>-<name> in its package list.
+func (l Layer) modules() ([]string, error) {
+	packages, err := ReadPackages(filepath.Join(l.Repo, PackageList))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range packages {
+		if rest, ok := strings.CutPrefix(p, "puppet-module-"); ok {
+			names = append(names, rest)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// config is /etc/understudy/bootstrap.yaml: all that a machine knows before it has joined.
+func (l Layer) config() string {
+	var b strings.Builder
+	b.WriteString("# What a machine must know before it has the control repo. All else comes from there.\n")
+	b.WriteString("sources:\n")
+	for _, s := range l.Sources {
+		fmt.Fprintf(&b, "  - %q\n", s)
+	}
+	fmt.Fprintf(&b, "branch: %q\n", l.Branch)
+	fmt.Fprintf(&b, "image_hostname: %s\n", Hostname)
+	return b.String()
+}
+
+// Write puts the layer's files under root: an empty directory for a local image, "/" on a machine of
+// which a provider's image is to be made. Files appear whole; writing twice gives the same result.
+func (l Layer) Write(root string) error {
+	units, err := l.units()
+	if err != nil {
+		return err
+	}
+	modules, err := l.modules()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range programs {
+		errs = append(errs, copyFile(filepath.Join(l.Programs, p), filepath.Join(root, "usr/bin", p), 0o755))
+	}
+	for _, u := range units {
+		errs = append(errs, copyFile(u, filepath.Join(root, "usr/lib/systemd/system", filepath.Base(u)), 0o644))
+	}
+	errs = append(errs,
+		writeFile(filepath.Join(root, "etc/understudy/bootstrap.yaml"), []byte(l.config()), 0o644),
+		link("/usr/lib/systemd/system/"+bootUnit, filepath.Join(root, "etc/systemd/system/multi-user.target.wants", bootUnit)))
+	// Debian keeps modules that are not to be on everybody's path in modules.available; each one on
+	// the path costs every run (0.1 s measured), so only those named get there, under their short name.
+	for _, m := range modules {
+		short := m[strings.IndexByte(m, '-')+1:]
+		errs = append(errs, link("/usr/share/puppet/modules.available/"+m, filepath.Join(root, "usr/share/understudy/modules", short)))
+	}
+	return errors.Join(errs...)
+}
+
+func copyFile(from, to string, mode fs.FileMode) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("image layer: %w", err)
+	}
+	return writeFile(to, data, mode)
+}
+
+func writeFile(to string, data []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return fmt.Errorf("image layer: %w", err)
+	}
+	temp := to + ".new"
+	if err := os.WriteFile(temp, data, mode); err != nil {
+		return fmt.Errorf("image layer: %w", err)
+	}
+	if err := errors.Join(os.Chmod(temp, mode), os.Rename(temp, to)); err != nil {
+		return fmt.Errorf("image layer: %w", err)
+	}
+	return nil
+}
+
+func link(target, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("image layer: %w", err)
+	}
+	if have, err := os.Readlink(path); err == nil && have == target {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("image layer: %w", err)
+	}
+	if err := os.Symlink(target, path); err != nil {
+		return fmt.Errorf("image layer: %w", err)
+	}
+	return nil
+}
