@@ -1,0 +1,228 @@
+package control
+
+import (
+	"compress/zlib"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/hash"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/storer"
+)
+
+// localRemote reads a repository on this machine, such as the copy baked into the image, without running
+// git: the copy may belong to another user (git's safe.directory), and git need not be installed.
+type localRemote struct {
+	store  storer.EncodedObjectStorer
+	repo   *git.Repository
+	closer io.Closer
+}
+
+func openLocal(path string) (r *localRemote, err error) {
+	defer contain(&err)
+	if _, err := os.Stat(path); err != nil {
+		return nil, noSuchPlace(path, err)
+	}
+	repo, err := git.PlainOpenWithOptions(path, &git.PlainOpenOptions{EnableDotGitCommonDir: true})
+	if errors.Is(err, git.ErrRepositoryNotExists) {
+		return nil, fmt.Errorf("%w: %s is not one", ErrNoRepository, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	r = &localRemote{store: repo.Storer, repo: repo}
+	r.closer, _ = repo.Storer.(io.Closer)
+	return r, nil
+}
+
+func (r *localRemote) close() {
+	if r.closer != nil {
+		r.closer.Close()
+	}
+}
+
+func (r *localRemote) refs(context.Context) (ad *packp.AdvRefs, err error) {
+	defer contain(&err)
+	ad = packp.NewAdvRefs()
+	if err := ad.Capabilities.Set(capability.Shallow); err != nil {
+		return nil, err
+	}
+	branches, err := r.repo.Branches()
+	if err != nil {
+		return nil, err
+	}
+	if ad.Shallows, err = r.repo.Storer.Shallow(); err != nil {
+		return nil, err
+	}
+	return ad, branches.ForEach(ad.AddReference)
+}
+
+// pack selects what is reachable from the wanted commits and not from those that are there already.
+func (r *localRemote) pack(ctx context.Context, req *packp.UploadPackRequest, w io.Writer) (u packp.ShallowUpdate, err error) {
+	defer contain(&err)
+	cut, err := r.repo.Storer.Shallow()
+	if err != nil {
+		return u, err
+	}
+	walk := walker{ctx: ctx, store: r.store, seen: map[plumbing.Hash]bool{}, stop: map[plumbing.Hash]bool{}}
+	for _, h := range cut {
+		walk.stop[h] = true
+	}
+	for _, h := range req.Haves {
+		if err := walk.exclude(h); err != nil {
+			return u, err
+		}
+	}
+	depth, _ := req.Depth.(packp.DepthCommits) // zero, which is no limit, for the kinds we never ask for
+	if u.Shallows, err = walk.commits(req.Wants, int(depth)); err != nil {
+		return u, err
+	}
+	return u, writePack(ctx, w, r.store, walk.found)
+}
+
+// walker lists objects, each once, in an order in which nothing depends on what is not listed.
+type walker struct {
+	ctx   context.Context
+	store storer.EncodedObjectStorer
+	stop  map[plumbing.Hash]bool // commits whose parents are not there or not wanted
+	seen  map[plumbing.Hash]bool
+	found []plumbing.Hash
+}
+
+// exclude marks one commit and its tree as there already. Nothing is concluded about its parents, because
+// the asker's history may be cut off there: what a merge brings in beside it is sent again. A commit that
+// this repository does not know is left alone.
+func (w *walker) exclude(h plumbing.Hash) error {
+	c, err := object.GetCommit(w.store, h)
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.seen[h] = true
+	if err := w.tree(c.TreeHash); err != nil {
+		return err
+	}
+	w.found = nil
+	return nil
+}
+
+// commits lists the history of the wanted commits, at most depth generations of it unless that is zero,
+// and returns those whose parents were left out.
+func (w *walker) commits(wanted []plumbing.Hash, depth int) (cut []plumbing.Hash, err error) {
+	for generation := 1; len(wanted) > 0; generation++ {
+		var next []plumbing.Hash
+		for _, h := range wanted {
+			if w.seen[h] {
+				continue
+			}
+			c, err := object.GetCommit(w.store, h)
+			if err != nil {
+				return nil, fmt.Errorf("%w: commit %s: %w", ErrBroken, h, err)
+			}
+			if err := w.add(h); err != nil {
+				return nil, err
+			}
+			if err := w.tree(c.TreeHash); err != nil {
+				return nil, err
+			}
+			switch {
+			case len(c.ParentHashes) == 0:
+			case w.stop[h] || generation == depth:
+				cut = append(cut, h)
+			default:
+				next = append(next, c.ParentHashes...)
+			}
+		}
+		wanted = next
+	}
+	return cut, nil
+}
+
+func (w *walker) tree(h plumbing.Hash) error {
+	if w.seen[h] {
+		return nil
+	}
+	if err := w.add(h); err != nil {
+		return err
+	}
+	t, err := object.GetTree(w.store, h)
+	if err != nil {
+		return fmt.Errorf("%w: tree %s: %w", ErrBroken, h, err)
+	}
+	for _, e := range t.Entries {
+		switch {
+		case e.Mode == filemode.Dir:
+			err = w.tree(e.Hash)
+		case e.Mode != filemode.Submodule && !w.seen[e.Hash]: // a submodule's commit is elsewhere
+			err = w.add(e.Hash)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) add(h plumbing.Hash) error {
+	w.seen[h] = true
+	w.found = append(w.found, h)
+	return context.Cause(w.ctx)
+}
+
+// writePack writes objects as a pack without deltas (gitformat-pack(5)), holding one object at a time.
+func writePack(ctx context.Context, out io.Writer, from storer.EncodedObjectStorer, hashes []plumbing.Hash) error {
+	sum := hash.New(hash.CryptoType)
+	w := io.MultiWriter(out, sum)
+	head := append([]byte("PACK\x00\x00\x00\x02"), binary.BigEndian.AppendUint32(nil, uint32(len(hashes)))...)
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	z := zlib.NewWriter(w)
+	for _, h := range hashes {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := writeObject(w, z, from, h); err != nil {
+			return err
+		}
+	}
+	_, err := out.Write(sum.Sum(nil))
+	return err
+}
+
+func writeObject(w io.Writer, z *zlib.Writer, from storer.EncodedObjectStorer, h plumbing.Hash) error {
+	o, err := from.EncodedObject(plumbing.AnyObject, h)
+	if err != nil {
+		return fmt.Errorf("%w: object %s: %w", ErrBroken, h, err)
+	}
+	size := uint64(o.Size())
+	head := []byte{byte(o.Type())<<4 | byte(size&15)}
+	for size >>= 4; size > 0; size >>= 7 {
+		head[len(head)-1] |= 0x80
+		head = append(head, byte(size&127))
+	}
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	r, err := o.Reader()
+	if err != nil {
+		return fmt.Errorf("%w: object %s: %w", ErrBroken, h, err)
+	}
+	defer r.Close()
+	z.Reset(w)
+	if _, err := io.Copy(z, r); err != nil {
+		return err
+	}
+	return z.Close()
+}
