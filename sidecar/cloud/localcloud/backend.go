@@ -28,17 +28,16 @@ type Backend interface {
 }
 
 // Shutdowner is what a backend offers besides when its machines can be asked to shut down by themselves (an ACPI
-// power button). A backend without it has its machines powered off instead, which DigitalOcean's own shutdown does
-// not promise to avoid either.
+// power button). Machines of a backend without it are powered off instead.
 type Shutdowner interface {
 	// Shutdown asks the machine to stop and returns once it has, or with an error when ctx ends first.
 	Shutdown(ctx context.Context, id int) error
 }
 
-// Imager is what a backend offers besides when it can make an image of a machine's disk. Without it the snapshot
-// action makes a record that starts the same disk as the machine's own image did.
+// Imager is what a backend offers besides when it can make an image of a machine's disk. Without it DigitalOcean's
+// action "snapshot" ends as errored.
 type Imager interface {
-	// MakeImage copies the disk of machine id into a new image called name.
+	// MakeImage copies the disk of machine id into a new image called name, which Boot then accepts as Machine.Image.
 	MakeImage(ctx context.Context, id int, name string) error
 }
 

@@ -13,7 +13,7 @@
 // nothing in this project may ever ask for it.
 //
 // One Server owns all records behind one mutex. Power and disks are a Backend's: Memory keeps machines in memory,
-// Nspawn boots real systemd nodes. Faults that a real cloud shows (see Fault) act between the network and the
+// package nspawn boots real systemd nodes. Faults that a real cloud shows (see Fault) act between the network and the
 // records, so they work with every backend. Besides the API the server offers the link-local metadata service and
 // an authoritative DNS server for the zones made through the domains API.
 package localcloud
