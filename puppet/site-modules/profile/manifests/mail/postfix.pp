@@ -34,15 +34,15 @@ class profile::mail::postfix (
   $mailboxes = Hash($users.keys.map |$user| { ["${user}@${domains[0]}", "${user}@${domains[0]}"] })
   $duties = Hash($domains.map |$domain| {
       ['abuse', 'hostmaster', 'postmaster', 'root'].map |$duty| { ["${duty}@${domain}", "${postmaster}@${domains[0]}"] }
-  }.flatten(1))
+  }.flatten)
   $elsewhere = Hash($domains[1, -1].map |$domain| {
       $users.keys.map |$user| { ["${user}@${domain}", "${user}@${domains[0]}"] }
-  }.flatten(1))
+  }.flatten)
   $given = Hash($users.map |$user, $about| {
       pick($about['aliases'], []).map |$other| {
         ["${other}${$other ? { /@/ => '', default => "@${domains[0]}" }}", "${user}@${domains[0]}"]
       }
-  }.flatten(1))
+  }.flatten)
   $addresses = $duties + $elsewhere + $given + $mailboxes
 
   package { ['postfix', 'libsasl2-modules']:
