@@ -41,3 +41,10 @@ func must[V any](v V, err error) V {
 	}
 	return v
 }
+
+// ok is must for what returns nothing else.
+func ok(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
