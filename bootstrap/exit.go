@@ -67,6 +67,7 @@ type failure struct {
 	err   error
 	next  string // the next thing to do; empty when err says so itself
 	again bool   // whether trying again, by itself, can help
+	back  string // the step to start over from, when what it brought has turned out broken
 }
 
 func (f *failure) Error() string {
@@ -79,7 +80,9 @@ func (f *failure) Error() string {
 func (f *failure) Unwrap() error { return f.err }
 
 // fail makes a failure that only a change elsewhere can cure.
-func fail(code int, err error, next string) *failure { return &failure{code: code, err: err, next: next} }
+func fail(code int, err error, next string) *failure {
+	return &failure{code: code, err: err, next: next}
+}
 
 // failf is fail with a text of its own.
 func failf(code int, next, format string, args ...any) *failure {

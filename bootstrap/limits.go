@@ -1,0 +1,24 @@
+package main
+
+import (
+	"time"
+
+	"understudy/bootstrap/control"
+)
+
+// oneTry is the bound of a try that is local work or one question to a near service. It is generous: a
+// machine that swaps is slow, not hung.
+func (b *boot) oneTry() time.Duration { return time.Minute }
+
+// fetchLimit is the bound of one round over all sources, each of which has its own.
+func (b *boot) fetchLimit() time.Duration {
+	limit := b.oneTry()
+	for _, s := range b.cfg.sources() {
+		if s.Timeout > 0 {
+			limit += s.Timeout
+		} else {
+			limit += control.DefaultSourceTimeout
+		}
+	}
+	return limit
+}

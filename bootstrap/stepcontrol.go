@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"understudy/bootstrap/control"
+)
+
+// fetch brings the newest commit of the branch from the first source that answers.
+func fetch(ctx context.Context, b *boot) (string, error) {
+	repo, err := b.repo()
+	if err != nil {
+		return "", err
+	}
+	c, err := repo.Fetch(ctx, b.cfg.sources(), b.cfg.Branch)
+	if err != nil {
+		return "", fetchFailure(err, b.cfg.Branch)
+	}
+	b.engine.record.Commit = c.Hash
+	b.engine.relog()
+	return fmt.Sprintf("commit %.12s of %s: %s", c.Hash, b.cfg.Branch, c.Subject), nil
+}
+
+func fetchFailure(err error, branch string) error {
+	switch {
+	case errors.Is(err, control.ErrDiskFull):
+		return fail(exitDiskFull, err, "make room (df -h); it is tried again by itself")
+	case errors.Is(err, control.ErrNoBranch):
+		return fail(exitNoBranch, err, "push the branch "+branch+", or correct `branch` in the image's bootstrap.yaml")
+	case errors.Is(err, control.ErrTooLarge):
+		return fail(exitTree, err, "make the repository smaller; big files belong elsewhere")
+	case errors.Is(err, control.ErrAuth), errors.Is(err, control.ErrNoRepository):
+		return fail(exitNoSource, err, "correct the source in the image's bootstrap.yaml, or its credentials")
+	}
+	return retry(exitNoSource, err, "see whether this machine reaches one of the sources in bootstrap.yaml")
+}
+
+// commit is the recorded one, as the calls of package control want it.
+func (b *boot) commit() control.Commit { return control.Commit{Hash: b.engine.record.Commit} }
+
+// verify accepts the commit only if an allowed signer signed it and it is no older than the cluster says.
+func verify(ctx context.Context, b *boot) (string, error) {
+	signers, oldest, err := b.trust()
+	if err != nil {
+		return "", err
+	}
+	if signers.Empty() {
+		return "", failf(exitSignature, "bake "+b.cfg.AllowedSigners+" into the image, or give the machine a ticket",
+			"nobody is allowed to sign commits: neither the cluster nor the image has named allowed signers")
+	}
+	repo, err := b.repo()
+	if err != nil {
+		return "", err
+	}
+	who, err := repo.Verify(ctx, b.commit(), signers)
+	if err != nil {
+		return "", verifyFailure(err)
+	}
+	if oldest != "" {
+		if err := repo.Descends(b.commit(), oldest); err != nil {
+			return "", verifyFailure(err)
+		}
+	}
+	return fmt.Sprintf("signed by %s (%s)", who.Name, who.Fingerprint), nil
+}
+
+func verifyFailure(err error) error {
+	_, unknown := errors.AsType[*control.UnknownSignerError](err)
+	switch {
+	case errors.Is(err, control.ErrBroken):
+		return &failure{code: exitNoSource, err: err, next: "see the disk's health; the copy was thrown away", back: phaseControl}
+	case errors.Is(err, control.ErrTooOld):
+		return fail(exitTooOld, err, "push a commit on top of the history that the cluster knows; nothing older is accepted, whoever signed it")
+	case unknown:
+		return fail(exitSignature, err, "push a commit signed by an allowed signer, or add the key to the cluster's allowed signers")
+	case errors.Is(err, control.ErrUnsigned), errors.Is(err, control.ErrBadSignature):
+		return fail(exitSignature, err, "push a signed commit (git commit -S)")
+	}
+	return err
+}
+
+// export writes the commit's tree as a release.
+func export(ctx context.Context, b *boot) (string, error) {
+	repo, err := b.repo()
+	if err != nil {
+		return "", err
+	}
+	dir, err := repo.Export(ctx, b.commit())
+	_, refused := errors.AsType[*control.TreeError](err)
+	switch {
+	case err == nil:
+		return dir, nil
+	case errors.Is(err, control.ErrDiskFull):
+		return "", fail(exitDiskFull, err, "make room (df -h); it is tried again by itself")
+	case errors.Is(err, control.ErrBroken):
+		return "", &failure{code: exitNoSource, err: err, next: "see the disk's health; the copy was thrown away", back: phaseControl}
+	case refused, errors.Is(err, control.ErrTooLarge):
+		return "", fail(exitTree, err, "push a commit without it")
+	}
+	return "", err
+}
