@@ -18,11 +18,14 @@ type openpgpMaker struct{}
 // Sequoia's policy (apt since Debian 13) accepts. There is no encryption subkey, for packages are only signed.
 func (openpgpMaker) secret(e entry, now time.Time) (string, error) {
 	name, address, _ := strings.Cut(strings.TrimSuffix(e.uid, ">"), " <")
+	salted := false // the library's salt notation on signatures is its own habit; keep to what every reader knows
 	config := &packet.Config{
 		Algorithm:   packet.PubKeyAlgoEdDSA,
 		Curve:       packet.Curve25519,
 		DefaultHash: crypto.SHA512,
 		Time:        func() time.Time { return now.Add(-backdate) },
+
+		NonDeterministicSignaturesViaNotation: &salted,
 	}
 	key, err := openpgp.NewEntity(name, "", address, config)
 	if err != nil {
