@@ -12,9 +12,7 @@ class profile::lb (
   Integer[100, 1000000]          $maxconn,
   Pattern[/\A[1-9][0-9]*m?s\z/]  $check_interval,
 ) {
-  package { 'haproxy':
-    ensure => installed,
-  }
+  profile::packages { 'haproxy': }
 
   file { '/etc/haproxy/haproxy.cfg':
     ensure       => file,
@@ -30,7 +28,7 @@ class profile::lb (
         'check_interval' => $check_interval,
     }),
     validate_cmd => '/usr/sbin/haproxy -c -q -f %',
-    require      => Package['haproxy'],
+    require      => Profile::Packages['haproxy'],
     notify       => Service['haproxy'],
   }
 

@@ -20,6 +20,11 @@ class profile::mail (
   Pattern[/\A[1-9][0-9]*[MGT]\z/] $quota,
   Integer[1048576]               $message_limit,
 ) {
+  profile::packages { 'mail':
+    names  => ['postfix', 'libsasl2-modules', 'dovecot-imapd', 'dovecot-lmtpd', 'opendkim'],
+    before => Class['profile::mail::opendkim', 'profile::mail::postfix', 'profile::mail::dovecot'],
+  }
+
   contain profile::mail::opendkim
   contain profile::mail::postfix
   contain profile::mail::dovecot

@@ -5,9 +5,7 @@
 class profile::nginx (
   String[1] $servers,
 ) {
-  package { 'nginx-light':
-    ensure => installed,
-  }
+  profile::packages { 'nginx-light': }
 
   file { '/etc/nginx/nginx.conf':
     ensure       => file,
@@ -16,7 +14,7 @@ class profile::nginx (
     mode         => '0644',
     content      => epp('profile/nginx/nginx.conf.epp', { 'servers' => $servers }),
     validate_cmd => '/usr/sbin/nginx -t -q -c %',
-    require      => Package['nginx-light'],
+    require      => Profile::Packages['nginx-light'],
     notify       => Service['nginx'],
   }
 

@@ -21,8 +21,8 @@ class profile::repo (
   $empty = '/var/lib/understudy-repo/empty'
   $cluster = $facts['understudy']['cluster']
 
-  package { ['reprepro', 'gpg', 'gpg-agent']:
-    ensure => installed,
+  profile::packages { 'reprepro':
+    names => ['reprepro', 'gpg', 'gpg-agent'],
   }
 
   file {
@@ -55,13 +55,13 @@ class profile::repo (
   exec { 'import the signing key':
     command => "/usr/local/sbin/import-signing-key ${key} ${gnupg}",
     unless  => "/usr/bin/cmp -s ${key} ${gnupg}/imported.asc",
-    require => [Package['gpg', 'gpg-agent'], File[$conf, '/usr/local/sbin/import-signing-key']],
+    require => [Profile::Packages['reprepro'], File[$conf, '/usr/local/sbin/import-signing-key']],
   }
 
   exec { 'export an empty repository':
     command => "/usr/bin/reprepro --confdir ${conf} --gnupghome ${gnupg} --basedir ${empty} export",
     unless  => "/usr/bin/test ${empty}/dists/stable/InRelease -nt ${conf}/distributions -a ${empty}/dists/stable/InRelease -nt ${gnupg}/imported.asc",
-    require => [Package['reprepro'], Exec['import the signing key'], File['/var/lib/understudy-repo', "${conf}/distributions"]],
+    require => [Exec['import the signing key'], File['/var/lib/understudy-repo', "${conf}/distributions"]],
   }
 
   class { 'profile::nginx':

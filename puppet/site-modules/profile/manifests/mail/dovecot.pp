@@ -1,9 +1,5 @@
 # Dovecot: LMTP into Maildirs under /var/vmail, IMAP for users, logins for Postfix.
 class profile::mail::dovecot {
-  package { ['dovecot-imapd', 'dovecot-lmtpd']:
-    ensure => installed,
-  }
-
   # A fixed number: the same on both nodes, whatever else was installed before.
   group { 'vmail':
     ensure => present,
@@ -32,11 +28,10 @@ class profile::mail::dovecot {
 
   file {
     default:
-      ensure  => file,
-      owner   => 'root',
-      group   => 'root',
-      require => Package['dovecot-imapd', 'dovecot-lmtpd'],
-      notify  => Exec['reload dovecot'],
+      ensure => file,
+      owner  => 'root',
+      group  => 'root',
+      notify => Exec['reload dovecot'],
       ;
     '/etc/dovecot/users':
       content   => epp('profile/mail/users.epp'),

@@ -7,15 +7,10 @@
 class profile::mail::opendkim (
   Pattern[/\A[a-z0-9-]+\z/] $selector,
 ) {
-  package { 'opendkim':
-    ensure => installed,
-  }
-
   profile::secret { '/etc/dkimkeys/dkim.key':
-    secret  => 'mail/dkim.key',
-    owner   => 'opendkim',
-    require => Package['opendkim'],
-    notify  => Service['opendkim'],
+    secret => 'mail/dkim.key',
+    owner  => 'opendkim',
+    notify => Service['opendkim'],
   }
 
   file { '/etc/opendkim.conf':
@@ -24,7 +19,6 @@ class profile::mail::opendkim (
     group   => 'root',
     mode    => '0644',
     content => epp('profile/mail/opendkim.conf.epp', { 'domain' => $profile::mail::domains[0], 'selector' => $selector }),
-    require => Package['opendkim'],
     notify  => Service['opendkim'],
   }
 

@@ -45,18 +45,13 @@ class profile::mail::postfix (
   }.flatten)
   $addresses = $duties + $elsewhere + $given + $mailboxes
 
-  package { ['postfix', 'libsasl2-modules']:
-    ensure => installed,
-  }
-
   file {
     default:
-      ensure  => file,
-      owner   => 'root',
-      group   => 'root',
-      mode    => '0644',
-      require => Package['postfix'],
-      notify  => Exec['reload postfix'],
+      ensure => file,
+      owner  => 'root',
+      group  => 'root',
+      mode   => '0644',
+      notify => Exec['reload postfix'],
       ;
     $check:
       source => 'puppet:///modules/profile/mail/check-postfix',
