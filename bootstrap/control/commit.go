@@ -173,6 +173,16 @@ func stamp(ident []byte) (time.Time, error) {
 	return time.Unix(n, 0).UTC(), nil
 }
 
+// treeOf reads only the tree, from any commit; zero when it is malformed.
+func treeOf(raw []byte) plumbing.Hash {
+	line, _, _ := bytes.Cut(raw, []byte("\n"))
+	value, ok := bytes.CutPrefix(line, []byte("tree "))
+	if !ok || !isHash(string(value)) {
+		return plumbing.ZeroHash
+	}
+	return plumbing.NewHash(string(value))
+}
+
 // parentsOf reads only the parents, from any commit of the history that git itself would read: old
 // commits were never verified and need not have the form that parseCommit wants.
 func parentsOf(raw []byte) []plumbing.Hash {

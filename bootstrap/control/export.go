@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"golang.org/x/sys/unix"
+	"golang.org/x/sync/errgroup"
 )
 
 // keepReleases is how many releases stay on disk, the newest ones and always the one just exported: the
@@ -91,22 +91,12 @@ func (r *Repo) fill(ctx context.Context, c Commit, temp string) error {
 		}
 		defer root.Close()
 		w := writer{ctx: ctx, store: s, files: r.opts.MaxFiles, bytes: r.opts.MaxBytes}
+		defer w.abandon()
 		if err := w.directory(root, "", commit.tree); err != nil {
 			return err
 		}
-		return syncRelease(temp)
+		return w.sync()
 	}())
-}
-
-// syncRelease makes a whole tree durable with one call for its file system, which since Linux 5.8 also
-// reports failed writes (syncfs(2)): on ext4 ten times faster than one fsync per file.
-func syncRelease(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd())))
 }
 
 // writer exports one tree.
@@ -115,6 +105,43 @@ type writer struct {
 	store *store
 	files int   // entries that may still be written
 	bytes int64 // bytes that may still be written
+
+	unsynced []*os.File // files and directories that are written and not yet durable
+}
+
+const (
+	// syncBatch is how many files wait, open, to be made durable together.
+	syncBatch = 256
+	// syncAtOnce is how many fsyncs are under way at a time. The file system's journal takes many in one
+	// commit: 300 files take a third of the time that one after the other does. One syncfs(2) would do
+	// as well, but waits for whatever else is being written on the machine, which at boot is much.
+	syncAtOnce = 16
+)
+
+// later makes a file or directory durable and closes it, at the latest when sync is called.
+func (w *writer) later(f *os.File) error {
+	w.unsynced = append(w.unsynced, f)
+	if len(w.unsynced) < syncBatch {
+		return nil
+	}
+	return w.sync()
+}
+
+func (w *writer) sync() error {
+	var g errgroup.Group
+	g.SetLimit(syncAtOnce)
+	for _, f := range w.unsynced {
+		g.Go(func() error { return errors.Join(f.Sync(), f.Close()) })
+	}
+	w.unsynced = w.unsynced[:0]
+	return g.Wait()
+}
+
+// abandon closes what an error left open.
+func (w *writer) abandon() {
+	for _, f := range w.unsynced {
+		f.Close()
+	}
 }
 
 // directory writes a tree into dir, which is empty. Each directory is written through an os.Root of its
@@ -142,8 +169,15 @@ func (w *writer) directory(dir *os.Root, at string, tree plumbing.Hash) error {
 			return err
 		}
 	}
-	// Set on the open directory itself, because the umask may have taken bits away.
-	return dir.Chmod(".", 0o755)
+	self, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	if err := self.Chmod(0o755); err != nil { // whatever the umask is
+		self.Close()
+		return err
+	}
+	return w.later(self)
 }
 
 func (w *writer) entry(dir *os.Root, at string, e entry) error {
@@ -179,24 +213,25 @@ func (w *writer) entry(dir *os.Root, at string, e entry) error {
 		}
 		return dir.Symlink(string(data), e.name)
 	case executable:
-		return writeFile(dir, e.name, data, 0o755)
+		return w.file(dir, e.name, data, 0o755)
 	}
-	return writeFile(dir, e.name, data, 0o644)
+	return w.file(dir, e.name, data, 0o644)
 }
 
-func writeFile(dir *os.Root, name string, data []byte, mode os.FileMode) error {
+func (w *writer) file(dir *os.Root, name string, data []byte, mode os.FileMode) error {
 	f, err := dir.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	if _, err := f.Write(data); err != nil {
+		f.Close()
 		return err
 	}
 	if err := f.Chmod(mode); err != nil { // whatever the umask is
+		f.Close()
 		return err
 	}
-	return f.Close()
+	return w.later(f)
 }
 
 func join(at, name string) string {

@@ -11,9 +11,7 @@ import (
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/hash"
-	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/storer"
@@ -102,7 +100,7 @@ type walker struct {
 // the asker's history may be cut off there: what a merge brings in beside it is sent again. A commit that
 // this repository does not know is left alone.
 func (w *walker) exclude(h plumbing.Hash) error {
-	c, err := object.GetCommit(w.store, h)
+	raw, err := w.read(plumbing.CommitObject, h)
 	if errors.Is(err, plumbing.ErrObjectNotFound) {
 		return nil
 	}
@@ -110,7 +108,7 @@ func (w *walker) exclude(h plumbing.Hash) error {
 		return err
 	}
 	w.seen[h] = true
-	if err := w.tree(c.TreeHash); err != nil {
+	if err := w.tree(treeOf(raw)); err != nil {
 		return err
 	}
 	w.found = nil
@@ -126,22 +124,22 @@ func (w *walker) commits(wanted []plumbing.Hash, depth int) (cut []plumbing.Hash
 			if w.seen[h] {
 				continue
 			}
-			c, err := object.GetCommit(w.store, h)
+			raw, err := w.read(plumbing.CommitObject, h)
 			if err != nil {
-				return nil, fmt.Errorf("%w: commit %s: %w", ErrBroken, h, err)
+				return nil, err
 			}
 			if err := w.add(h); err != nil {
 				return nil, err
 			}
-			if err := w.tree(c.TreeHash); err != nil {
+			if err := w.tree(treeOf(raw)); err != nil {
 				return nil, err
 			}
-			switch {
-			case len(c.ParentHashes) == 0:
+			switch parents := parentsOf(raw); {
+			case len(parents) == 0:
 			case w.stop[h] || generation == depth:
 				cut = append(cut, h)
 			default:
-				next = append(next, c.ParentHashes...)
+				next = append(next, parents...)
 			}
 		}
 		wanted = next
@@ -149,29 +147,56 @@ func (w *walker) commits(wanted []plumbing.Hash, depth int) (cut []plumbing.Hash
 	return cut, nil
 }
 
+// tree lists a tree and what is in it. One that is malformed is listed and not looked into: what is wrong
+// with it is for the export to say. The zero hash, of a malformed commit, is no tree.
 func (w *walker) tree(h plumbing.Hash) error {
-	if w.seen[h] {
+	if w.seen[h] || h.IsZero() {
 		return nil
+	}
+	raw, err := w.read(plumbing.TreeObject, h)
+	if err != nil {
+		return err
 	}
 	if err := w.add(h); err != nil {
 		return err
 	}
-	t, err := object.GetTree(w.store, h)
+	entries, err := parseTree(raw)
 	if err != nil {
-		return fmt.Errorf("%w: tree %s: %w", ErrBroken, h, err)
+		return nil
 	}
-	for _, e := range t.Entries {
+	for _, e := range entries {
 		switch {
-		case e.Mode == filemode.Dir:
-			err = w.tree(e.Hash)
-		case e.Mode != filemode.Submodule && !w.seen[e.Hash]: // a submodule's commit is elsewhere
-			err = w.add(e.Hash)
+		case e.kind == directory:
+			err = w.tree(e.hash)
+		case e.kind != submodule && !w.seen[e.hash]: // a submodule's commit is elsewhere
+			err = w.add(e.hash)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// read returns a commit or tree; the receiving side checks the hashes of all there is.
+func (w *walker) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
+	o, err := w.store.EncodedObject(t, h)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v %s: %w", ErrBroken, t, h, err)
+	}
+	r, err := o.Reader()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v %s: %w", ErrBroken, t, h, err)
+	}
+	defer r.Close()
+	raw, err := io.ReadAll(io.LimitReader(r, maxTree+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v %s: %w", ErrBroken, t, h, err)
+	}
+	if len(raw) > maxTree {
+		return nil, fmt.Errorf("%w: %v %s", ErrTooLarge, t, h)
+	}
+	return raw, nil
 }
 
 func (w *walker) add(h plumbing.Hash) error {

@@ -236,8 +236,8 @@ func lineCount(out string) int {
 	return strings.Count(out, "\n") + 1
 }
 
-// treeOf describes a directory: each path with its mode and content or target.
-func treeOf(t testing.TB, dir string) string {
+// listing describes a directory: each path with its mode and content or target.
+func listing(t testing.TB, dir string) string {
 	t.Helper()
 	var b strings.Builder
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
