@@ -31,8 +31,9 @@ type exchange struct {
 
 // recorder is a transport that writes down what passes through it.
 type recorder struct {
-	mu  sync.Mutex
-	all []exchange
+	mu   sync.Mutex
+	sent []string // "METHOD path", also of those that got no answer
+	all  []exchange
 }
 
 func (rec *recorder) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -44,6 +45,9 @@ func (rec *recorder) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(sent))
 	}
+	rec.mu.Lock()
+	rec.sent = append(rec.sent, r.Method+" "+r.URL.Path)
+	rec.mu.Unlock()
 	resp, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		return nil, err

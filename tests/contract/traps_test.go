@@ -3,7 +3,6 @@ package contract
 import (
 	"errors"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,9 +13,11 @@ import (
 
 // posts counts the create requests that were sent.
 func (a *account) posts() int {
+	a.rec.mu.Lock()
+	defer a.rec.mu.Unlock()
 	n := 0
-	for _, x := range a.rec.exchanges() {
-		if x.method == http.MethodPost && strings.HasSuffix(x.url, "/v2/droplets") {
+	for _, sent := range a.rec.sent {
+		if sent == "POST /v2/droplets" {
 			n++
 		}
 	}
