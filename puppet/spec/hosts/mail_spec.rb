@@ -1,0 +1,55 @@
+each_node('mail') do
+  let(:main_cf) { catalogue.resource('File', '/etc/postfix/main.cf')[:content] }
+  let(:master_cf) { catalogue.resource('File', '/etc/postfix/master.cf')[:content] }
+
+  it 'leaves Postfix and Dovecot to whoever decides about duties' do
+    ['postfix', 'postfix.service', 'dovecot', 'dovecot.service'].each do |unit|
+      is_expected.not_to contain_service(unit)
+    end
+    ['postfix', 'dovecot'].each do |unit|
+      is_expected.to contain_exec("reload #{unit}")
+        .with(refreshonly: true, command: "/usr/bin/systemctl try-reload-or-restart #{unit}.service")
+    end
+  end
+
+  it 'relays for nobody who has not logged in' do
+    expect(main_cf).to include("smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n")
+    expect(main_cf).to match(%r{^mynetworks = 127\.0\.0\.0/8 \[::1\]/128$})
+    expect(main_cf).to match(/^smtpd_sasl_auth_enable = no$/)
+    expect(master_cf.scan('smtpd_relay_restrictions=permit_sasl_authenticated,reject').size).to eq(2)
+    expect(master_cf.scan('smtpd_tls_security_level=encrypt').size).to eq(2)
+  end
+
+  it 'greets with one name on both nodes, the one in the certificate' do
+    expect(main_cf).to match(/^myhostname = mail\.blog\.example$/)
+    expect(main_cf).to include('smtpd_tls_chain_files = /etc/ssl/mail/tls.key, /etc/ssl/mail/tls.crt')
+  end
+
+  it 'sends through the relay, signed' do
+    expect(main_cf).to match(/^relayhost = \[smtp-relay\.blog\.internal\]:2525$/)
+    expect(main_cf).to match(/^smtpd_milters = inet:127\.0\.0\.1:8891$/)
+    expect(main_cf).to match(/^milter_default_action = tempfail$/)
+    is_expected.to contain_file('/etc/opendkim.conf').with_content(/^Socket +inet:8891@127\.0\.0\.1$/)
+    is_expected.to contain_service('opendkim').with(ensure: 'running', enable: true)
+  end
+
+  it 'knows the mailboxes and the addresses each domain must have' do
+    is_expected.to contain_file('/etc/postfix/mailboxes').with_content(/^alice@blog\.example /)
+    ['abuse', 'hostmaster', 'postmaster', 'root', 'hello'].each do |name|
+      is_expected.to contain_file('/etc/postfix/aliases').with_content(/^#{name}@blog\.example alice@blog\.example$/)
+    end
+    is_expected.to contain_file('/etc/postfix/aliases').without_content(/^alice@/)
+    is_expected.to contain_file('/etc/dovecot/users').with_content(/^alice@blog\.example:\{BLF-CRYPT\}/)
+  end
+
+  it 'checks what it writes before it is in place' do
+    is_expected.to contain_file('/etc/postfix/main.cf').with_validate_cmd(/check-postfix main\.cf %/)
+    is_expected.to contain_file('/etc/postfix/master.cf').with_validate_cmd(/check-postfix master\.cf %/)
+    is_expected.to contain_file('/etc/dovecot/dovecot.conf').with_validate_cmd(/doveconf -n -c %/)
+  end
+
+  it 'writes nothing into the data path but the directory itself' do
+    within = catalogue.resources.select { |r| r.type == 'File' && r.title.start_with?('/var/vmail') }
+    expect(within.map(&:title)).to eq(['/var/vmail'])
+  end
+end
