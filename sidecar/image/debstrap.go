@@ -61,23 +61,18 @@ func (b Builder) debstrapArgs(packages []string) []string {
 		args = append(args, "--keyring="+k)
 	}
 	// Its hooks are shell by mmdebstrap's own definition; they hold no variable text but "$1".
-	for _, list := range []struct {
-		verb  string
-		units []string
-	}{{"disable", off}, {"enable", on}} {
-		for _, u := range list.units {
-			args = append(args, fmt.Sprintf(`--customize-hook=chroot "$1" systemctl --quiet %s %s 2>/dev/null || test %[1]s = disable`, list.verb, u))
-		}
+	hook := func(format string, values ...any) {
+		args = append(args, "--customize-hook="+fmt.Sprintf(format, values...))
 	}
-	return append(args,
-		`--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*key*`,
-		`--customize-hook=: >"$1"/etc/machine-id`,
-		`--customize-hook=echo `+Hostname+` >"$1"/etc/hostname`,
-		`--customize-hook=printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 `+Hostname+`\n' >"$1"/etc/hosts`,
-		`--customize-hook=echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian `+Suite+` main' >"$1"/etc/apt/sources.list`,
-		// Otherwise the first boot spends 0.2 s on ldconfig and the journal's catalog (systemd-update-done(8)).
-		`--customize-hook=chroot "$1" journalctl --update-catalog; touch "$1"/etc/.updated "$1"/var/.updated`,
-		Suite)
+	hook(`chroot "$1" systemctl --quiet enable %s`, strings.Join(on, " "))
+	hook(`for u in %s; do chroot "$1" systemctl --quiet disable $u 2>/dev/null || :; done`, strings.Join(off, " "))
+	hook(`rm -f "$1"/etc/ssh/ssh_host_*key*`)
+	hook(`echo uninitialized >"$1"/etc/machine-id`) // machine-id(5): the next boot is the first
+	hook(`echo %s >"$1"/etc/hostname`, Hostname)
+	hook(`printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n' >"$1"/etc/hosts`, Hostname)
+	hook(`echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian %s main' >"$1"/etc/apt/sources.list`, Suite)
+	hook(`chroot "$1" journalctl --update-catalog`)
+	return append(args, Suite)
 }
 
 func (b Builder) debstrap(ctx context.Context, args []string, tree string) error {
@@ -92,7 +87,7 @@ func (b Builder) debstrap(ctx context.Context, args []string, tree string) error
 		Env:     []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root", "TMPDIR=" + filepath.Dir(tree)},
 		Timeout: 20 * time.Minute,
 		OnLine: func(_, line string) {
-			if msg, ok := strings.CutPrefix(line, "I: "); ok {
+			if msg, ok := strings.CutPrefix(line, "I: "); ok && !strings.Contains(msg, "hook") && !strings.HasPrefix(msg, "skipping") {
 				b.say("%s (%.0f s)", msg, time.Since(start).Seconds())
 			}
 		},

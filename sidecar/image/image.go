@@ -146,8 +146,7 @@ func (b Builder) Build(ctx context.Context, l Layer) (Image, error) {
 	if err := errors.Join(os.Chmod(partial, 0o755), os.RemoveAll(dir), os.Rename(partial, dir)); err != nil {
 		return Image{}, fmt.Errorf("put the image in place: %w", err)
 	}
-	b.say("image %s is ready: %s", img.Hash, dir)
-	return img, nil
+	return img, b.prune("image", dir)
 }
 
 // Manifest is what image.json holds: everything the tree was made from.

@@ -13,6 +13,7 @@ func checkout(t *testing.T) Layer {
 	t.Helper()
 	repo, programs := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(repo, "systemd", "understudy-bootstrap.service"), "[Unit]\n")
+	write(t, filepath.Join(repo, "systemd", "ssh.service.d", "a.conf"), "[Service]\n")
 	write(t, filepath.Join(repo, "systemd", "README"), "not a unit\n")
 	write(t, filepath.Join(repo, PackageList), "nginx # web\npuppet-module-puppetlabs-stdlib\n\n")
 	for _, p := range []string{"understudy", "understudy-bootstrap"} {
@@ -41,6 +42,7 @@ func TestLayerHoldsProgramsUnitsConfigurationAndModules(t *testing.T) {
 	for path, want := range map[string]string{
 		"usr/bin/understudy": "#!program understudy",
 		"usr/lib/systemd/system/understudy-bootstrap.service": "[Unit]\n",
+		"usr/lib/systemd/system/ssh.service.d/a.conf":         "[Service]\n",
 		"etc/understudy/bootstrap.yaml":                       "https://git.example/c.git",
 	} {
 		got, err := os.ReadFile(filepath.Join(root, path))
@@ -132,8 +134,8 @@ func TestProvisionForgetsWhatMachinesMustNotShare(t *testing.T) {
 			t.Errorf("%s is still there (%v)", gone, err)
 		}
 	}
-	if id, err := os.ReadFile(filepath.Join(root, "etc/machine-id")); err != nil || len(id) != 0 {
-		t.Errorf("machine-id: got %q, %v; want an empty file", id, err)
+	if id, err := os.ReadFile(filepath.Join(root, "etc/machine-id")); err != nil || string(id) != "uninitialized\n" {
+		t.Errorf("machine-id: got %q, %v; want uninitialized", id, err)
 	}
 	if _, err := os.Stat(filepath.Join(root, "etc/ssh/sshd_config")); err != nil {
 		t.Error(err)

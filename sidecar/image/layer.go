@@ -27,7 +27,10 @@ func (l Layer) hash(base string) (sum string, inputs []string, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	for _, path := range append(files, units...) {
+	for _, u := range units {
+		files = append(files, filepath.Join(l.Repo, "systemd", u))
+	}
+	for _, path := range files {
 		h, err := hashFile(path)
 		if err != nil {
 			return "", nil, fmt.Errorf("image layer: %w", err)
@@ -42,15 +45,28 @@ func (l Layer) hash(base string) (sum string, inputs []string, err error) {
 	return hash(inputs...), inputs, nil
 }
 
+// units lists the unit files and drop-ins of the repo, relative to its systemd directory.
 func (l Layer) units() ([]string, error) {
-	units, err := filepath.Glob(filepath.Join(l.Repo, "systemd", "*"))
-	slices.Sort(units)
-	if err == nil && len(units) == 0 {
-		err = fmt.Errorf("no unit files in %s: is %s a checkout of the project?", filepath.Join(l.Repo, "systemd"), l.Repo)
+	dir := filepath.Join(l.Repo, "systemd")
+	var units []string
+	for _, pattern := range []string{"*.service", "*.target", "*.timer", "*.path", "*.socket", "*.d/*.conf"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range found {
+			name, err := filepath.Rel(dir, path)
+			if err != nil {
+				return nil, err
+			}
+			units = append(units, name)
+		}
 	}
-	return slices.DeleteFunc(units, func(u string) bool {
-		return !slices.Contains([]string{".service", ".target", ".timer", ".path", ".socket"}, filepath.Ext(u))
-	}), err
+	if len(units) == 0 {
+		return nil, fmt.Errorf("no unit files in %s: is %s a checkout of the project?", dir, l.Repo)
+	}
+	slices.Sort(units)
+	return units, nil
 }
 
 // modules reads which of Debian's Puppet modules the control repo uses: the packages named
@@ -99,7 +115,7 @@ func (l Layer) Write(root string) error {
 		errs = append(errs, copyFile(filepath.Join(l.Programs, p), filepath.Join(root, "usr/bin", p), 0o755))
 	}
 	for _, u := range units {
-		errs = append(errs, copyFile(u, filepath.Join(root, "usr/lib/systemd/system", filepath.Base(u)), 0o644))
+		errs = append(errs, copyFile(filepath.Join(l.Repo, "systemd", u), filepath.Join(root, "usr/lib/systemd/system", u), 0o644))
 	}
 	errs = append(errs,
 		writeFile(filepath.Join(root, "etc/understudy/bootstrap.yaml"), []byte(l.config()), 0o644),
@@ -109,6 +125,11 @@ func (l Layer) Write(root string) error {
 	for _, m := range modules {
 		short := m[strings.IndexByte(m, '-')+1:]
 		errs = append(errs, link("/usr/share/puppet/modules.available/"+m, filepath.Join(root, "usr/share/understudy/modules", short)))
+	}
+	// Newer than /usr, so that the first boot does not spend 0.2 s on rebuilding what the image's
+	// packages have just built: ldconfig's cache, the journal's catalog (systemd-update-done(8)).
+	for _, mark := range []string{"etc/.updated", "var/.updated"} {
+		errs = append(errs, writeFile(filepath.Join(root, mark), []byte("# The image was made with everything up to date.\n"), 0o644))
 	}
 	return errors.Join(errs...)
 }

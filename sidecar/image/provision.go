@@ -63,6 +63,8 @@ func forget(root string) error {
 	for _, dir := range []string{"var/lib/cloud", "var/lib/understudy"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(root, dir)))
 	}
-	errs = append(errs, os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o444), os.WriteFile(filepath.Join(root, "etc/hostname"), []byte(Hostname+"\n"), 0o644))
+	errs = append(errs,
+		os.WriteFile(filepath.Join(root, "etc/machine-id"), []byte("uninitialized\n"), 0o444),
+		os.WriteFile(filepath.Join(root, "etc/hostname"), []byte(Hostname+"\n"), 0o644))
 	return errors.Join(errs...)
 }

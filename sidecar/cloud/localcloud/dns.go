@@ -135,10 +135,9 @@ func (s *Server) internal(x string) []netip.Addr {
 	return s.PrivateAddrs(x)
 }
 
-// ServeDNS answers DNS on both sockets until ctx ends, then closes them and waits for what is being answered. It
+// ServeDNS answers DNS by h on both sockets until ctx ends, then closes them and waits for what is being answered. It
 // returns nil when ctx ended it.
-func (s *Server) ServeDNS(ctx context.Context, udp net.PacketConn, tcp net.Listener) error {
-	h := s.DNS()
+func ServeDNS(ctx context.Context, h dns.Handler, udp net.PacketConn, tcp net.Listener) error {
 	servers := []*dns.Server{
 		{PacketConn: udp, Handler: h, ReadTimeout: dnsTimeout, WriteTimeout: dnsTimeout},
 		{Listener: tcp, Handler: h, ReadTimeout: dnsTimeout, WriteTimeout: dnsTimeout, MaxTCPQueries: 128,

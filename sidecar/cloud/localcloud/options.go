@@ -20,6 +20,9 @@ type Options struct {
 	Account Account
 	// DropletLimit is how many droplets the account may have, at least 1. ReservedIPLimit may be 0: none.
 	DropletLimit, ReservedIPLimit int
+	// Booked are the reserved addresses that the account has from the start, in the first region and held by
+	// nobody: at most ReservedIPLimit, all in Addresses.Reserved.
+	Booked []netip.Addr
 	// Regions, Sizes and Images are the catalogue. At least one of each is needed. The first region is used when a
 	// create request names none.
 	Regions []Region
@@ -161,6 +164,14 @@ func (o Options) Validate() error {
 	}
 	if o.ReservedIPLimit < 0 {
 		bad("reserved ip limit %d: must not be negative", o.ReservedIPLimit)
+	}
+	if len(o.Booked) > o.ReservedIPLimit {
+		bad("%d reserved addresses booked: the limit is %d", len(o.Booked), o.ReservedIPLimit)
+	}
+	for _, a := range o.Booked {
+		if !o.Addresses.Reserved.Contains(a) {
+			bad("booked address %v: must be in the reserved network %v", a, o.Addresses.Reserved)
+		}
 	}
 	if o.BootDelay < 0 || o.ActionDelay < 0 || o.ShutdownWait < 0 {
 		bad("delays: must not be negative")

@@ -77,6 +77,9 @@ func New(log *slog.Logger, b Backend, o Options) *Server {
 	for _, im := range o.Images {
 		s.images[im.ID] = newCatalogueImage(im, o.Regions)
 	}
+	for _, a := range o.Booked {
+		s.ips[a] = &reservedIP{addr: a, region: o.Regions[0]}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	s.launch = func(job func(context.Context)) {

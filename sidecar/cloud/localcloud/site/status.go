@@ -1,0 +1,63 @@
+//go:build linux
+
+package site
+
+import (
+	"time"
+)
+
+// Status is what a local cloud tells about itself, as `understudy local status --json` prints it.
+// Keys are only ever added.
+type Status struct {
+	Name      string    `json:"name"`
+	Cluster   string    `json:"cluster"`
+	Started   time.Time `json:"started"`
+	Namespace string    `json:"namespace"`
+	API       string    `json:"api"` // inside the namespace
+	TokenFile string    `json:"token_file"`
+	Git       string    `json:"git"`      // inside the namespace
+	Operator  string    `json:"operator"` // directory with the key that signs commits
+	Relay     string    `json:"relay"`    // directory with the messages sent out
+	Forwards  []Forward `json:"forwards"`
+	Serving   bool      `json:"serving"` // every node is done
+	Nodes     []Node    `json:"nodes"`
+	Error     string    `json:"error,omitempty"` // why the cloud cannot go on
+}
+
+// Node is one node of the roster on its way from nothing to serving.
+type Node struct {
+	Name      string     `json:"name"`
+	Role      string     `json:"role"`
+	First     bool       `json:"first"`   // of its role, where duties begin
+	Machine   int        `json:"machine"` // 0: not created yet
+	Leader    int        `json:"leader"`  // host process ID of its PID 1; 0: off
+	Address   string     `json:"address"` // private
+	Power     bool       `json:"power"`
+	Created   time.Time  `json:"created,omitzero"`
+	Serving   time.Time  `json:"serving,omitzero"`
+	CPU       float64    `json:"cpu_seconds"` // of all its processes since power-on
+	Bootstrap *Bootstrap `json:"bootstrap,omitempty"`
+
+	handled bool // published; only the stand-in's owner looks at it
+}
+
+// Status collects the present state.
+func (s *Site) Status() Status {
+	st := Status{
+		Name: s.opt.Name, Cluster: s.roster.Cluster, Started: s.started, Namespace: s.net.Name,
+		API: apiURL(), TokenFile: s.path("token"), Git: Source, Operator: s.path("operator"), Relay: s.path("relay"),
+		Forwards: s.opt.Forwards, Nodes: s.standin.list(), Serving: true, Error: s.standin.failure(),
+	}
+	for i := range st.Nodes {
+		n := &st.Nodes[i]
+		n.Leader, n.Power = s.machines.Leader(n.Machine)
+		if a, ok := s.standin.machine(n.Machine); ok {
+			n.Address = a.String()
+		}
+		if cpu, err := s.machines.CPUTime(n.Machine); err == nil { // off: none
+			n.CPU = cpu.Seconds()
+		}
+		st.Serving = st.Serving && !n.Serving.IsZero()
+	}
+	return st
+}

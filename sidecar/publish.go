@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"understudy/bootstrap/role"
+	"understudy/sidecar/cloud/localcloud/site"
+)
+
+func publishCommand() *cobra.Command {
+	var local, repo string
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "publish FILE",
+		Short: "Hand a file, such as a Debian package, to the role that publishes files",
+		Long: `Publish hands a file to the first node of the role that has a "publish" program in roles.yaml; in
+the reference cluster that is the package repository, and the file a .deb. Publishing the same file
+again changes nothing.
+
+So far it reaches nodes of a local cloud (--local NAME). At a provider, use ssh: the program reads the
+file on its standard input.`,
+		Example: `  sudo understudy publish --local demo blog_1.0_all.deb`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if local == "" {
+				return errors.New("say where: --local NAME")
+			}
+			if err := needRoot("publishing to a local cloud"); err != nil {
+				return err
+			}
+			dir, err := findRepo(repo)
+			if err != nil {
+				return err
+			}
+			c, err := client(local)
+			if err != nil {
+				return err
+			}
+			return publishFile(cmd.Context(), c, dir, args[0], wait, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&local, "local", "", "name of the local cloud")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for the node to serve")
+	repoFlag(cmd, &repo)
+	return cmd
+}
+
+// publishFile hands a file to the publishing role's first node in a local cloud, for which it waits
+// up to wait.
+func publishFile(ctx context.Context, c site.Client, repo, file string, wait time.Duration, out io.Writer) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r, err := publisher(repo)
+	if err != nil {
+		return err
+	}
+	n, err := waitServing(ctx, c, r.Nodes[0], wait)
+	if err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	if err := onNode(ctx, n, []string{r.Publish}, f, &said, &said); err != nil {
+		return fmt.Errorf("publish %s on %s: %w: %s", filepath.Base(file), n.Name, err, bytes.TrimSpace(said.Bytes()))
+	}
+	fmt.Fprintf(out, "published %s on %s\n", filepath.Base(file), n.Name)
+	return nil
+}
+
+// publisher finds the role that takes files.
+func publisher(repo string) (role.Role, error) {
+	path := filepath.Join(repo, "roles.yaml")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return role.Role{}, err
+	}
+	roster, err := role.Parse(path, data)
+	if err != nil {
+		return role.Role{}, err
+	}
+	for _, r := range roster.Roles {
+		if r.Publish != "" {
+			return r, nil
+		}
+	}
+	return role.Role{}, fmt.Errorf("%s: no role has a publish program", path)
+}
+
+// waitServing waits until a node of a local cloud is done with its bootstrap.
+func waitServing(ctx context.Context, c site.Client, node string, limit time.Duration) (site.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit+time.Minute/6)
+	defer cancel()
+	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st, err := c.Status(ctx)
+		if ctx.Err() != nil {
+			return site.Node{}, context.Cause(ctx)
+		}
+		if err != nil {
+			return site.Node{}, err
+		}
+		n, err := findNode(st, node)
+		if err == nil && !n.Serving.IsZero() {
+			return n, nil
+		}
+		if time.Now().After(deadline) {
+			return site.Node{}, fmt.Errorf("%s does not serve yet; wait for it with --wait 2m", node)
+		}
+		select {
+		case <-ctx.Done():
+			return site.Node{}, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
