@@ -14,9 +14,9 @@ import (
 // WriteFiles makes dir hold exactly the bundle's files of the given groups, as dir/group/name: directories 0700, files
 // 0400, owned by the caller. dir should lie on a tmpfs; its parent is made if missing.
 //
-// The whole tree changes at once: it is built beside dir and exchanged with it (renameat2(2), RENAME_EXCHANGE), so a
-// reader sees all of the old files or all of the new ones, and a group or file that is gone from the bundle is gone
-// from dir. A crash leaves dir as it was or as it should be; what else it leaves, the next call removes. Calls for the
+// The whole tree changes at once: it is built beside dir and exchanged with it (renameat2(2), RENAME_EXCHANGE), so dir
+// is never missing or mixed, and a group or file that is gone from the bundle is gone from dir. Who holds the old
+// directory open sees its files vanish, not change. A crash leaves dir as it was or as it should be; what else it leaves, the next call removes. Calls for the
 // same parent directory wait for each other (flock(2)).
 func (b Bundle) WriteFiles(dir string, groups ...string) error {
 	if err := b.Validate(); err != nil {
@@ -44,7 +44,7 @@ func (b Bundle) WriteFiles(dir string, groups ...string) error {
 	return nil
 }
 
-// replaceTree does the work of WriteFiles inside the parent directory. fresh names first the new tree, then the old one.
+// replaceTree does the work of WriteFiles inside the parent directory.
 func (b Bundle) replaceTree(root *os.Root, base string, groups []string) (err error) {
 	at, err := root.Open(".")
 	if err != nil {
@@ -54,7 +54,7 @@ func (b Bundle) replaceTree(root *os.Root, base string, groups []string) (err er
 	if err := lock(at); err != nil {
 		return err
 	}
-	fresh := "." + base + ".new"
+	fresh := "." + base + ".new"                  // the new tree; after the exchange, the old one
 	if err := root.RemoveAll(fresh); err != nil { // left by a crash
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,14 +25,12 @@ import (
 
 var generatedAt = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-func generated(t *testing.T) Bundle {
-	t.Helper()
+// generated is made once, for RSA keys and bcrypt take their time.
+var generated = sync.OnceValue(func() Bundle {
 	b, _, err := Generate(Bundle{}, must(ParseTemplate("t", []byte(goodTemplate))), generatedAt)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ok(err)
 	return b
-}
+})
 
 var allGenerated = []string{"cluster_key", "restic", "mail/imap.key", "mail/imap.crt", "common/imap.crt", "mail/dkim.key", "mail/dkim.pub",
 	"mail/alice", "mail/alice.hash", "repo/apt.asc", "common/apt.pub.asc", "common/salt", "common/plain"}
@@ -92,8 +91,13 @@ func TestGenerateFillsOnlyWhatIsMissing(t *testing.T) {
 }
 
 func TestGenerateDoesNotQuoteAFileItCannotRead(t *testing.T) {
-	tpl := must(ParseTemplate("t", []byte(goodTemplate)))
-	for _, file := range []string{"mail/imap.key", "mail/dkim.key", "repo/apt.asc", "mail/alice"} {
+	for file, asks := range map[string]string{
+		"mail/imap.key": "mail: {imap: {kind: tls, names: [x]}}",
+		"mail/dkim.key": "mail: {dkim: {kind: rsa}}",
+		"repo/apt.asc":  "repo: {apt: {kind: openpgp, uid: a <b@c>}}",
+		"mail/alice":    "mail: {alice: {kind: password, hash: blf-crypt}}",
+	} {
+		tpl := must(ParseTemplate("t", []byte(asks)))
 		group, name, _ := strings.Cut(file, "/")
 		for _, content := range []string{
 			canary, "-----BEGIN PRIVATE KEY-----\n" + base64.StdEncoding.EncodeToString([]byte(canary)) + "\n-----END PRIVATE KEY-----\n",
@@ -110,7 +114,7 @@ func TestGenerateDoesNotQuoteAFileItCannotRead(t *testing.T) {
 }
 
 func TestGeneratedCertificateIsTrustedByClientsGivenIt(t *testing.T) {
-	b := generated(t)
+	b := generated()
 	pair := must(tls.X509KeyPair([]byte(b.Files["mail"]["imap.crt"].Reveal()), []byte(b.Files["mail"]["imap.key"].Reveal())))
 	if !b.Files["common"]["imap.crt"].Equal(b.Files["mail"]["imap.crt"]) {
 		t.Error("the published certificate is another")
@@ -137,7 +141,7 @@ func TestGeneratedCertificateIsTrustedByClientsGivenIt(t *testing.T) {
 }
 
 func TestGeneratedKeysAreWhatTheirReadersExpect(t *testing.T) {
-	b := generated(t)
+	b := generated()
 	block, _ := pem.Decode([]byte(b.Files["mail"]["dkim.key"].Reveal()))
 	key := must(x509.ParsePKCS8PrivateKey(block.Bytes)).(*rsa.PrivateKey)
 	spki := must(base64.StdEncoding.DecodeString(b.Files["mail"]["dkim.pub"].Reveal()))
@@ -170,7 +174,7 @@ func TestRandomTextUsesEveryLetterFairly(t *testing.T) {
 }
 
 func TestOpenPGPKeyMeetsSequoiasPolicy(t *testing.T) {
-	b := generated(t)
+	b := generated()
 	public := must(openpgp.ReadArmoredKeyRing(strings.NewReader(b.Files["common"]["apt.pub.asc"].Reveal())))[0]
 	if public.PrivateKey != nil {
 		t.Fatal("the published key holds the private one")
@@ -193,7 +197,7 @@ func TestOpenPGPKeyMeetsSequoiasPolicy(t *testing.T) {
 // TestGPGSignsWithTheGeneratedKey is the round trip of a repository: reprepro signs through gpg, nodes verify with the
 // published key only.
 func TestGPGSignsWithTheGeneratedKey(t *testing.T) {
-	b := generated(t)
+	b := generated()
 	dir := must(os.MkdirTemp("/tmp", "gpg")) // short: gpg-agent's socket path has a limit of 107 bytes
 	t.Cleanup(func() { ok(os.RemoveAll(dir)) })
 	signer, verifier := filepath.Join(dir, "s"), filepath.Join(dir, "v")

@@ -187,5 +187,5 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
-	return s[:min(len(s), maxHint)]
+	return strings.ToValidUTF8(s[:min(len(s), maxHint)], "")
 }

@@ -158,7 +158,11 @@ func (s *JoinServer) answer(ctx context.Context, w http.ResponseWriter, r *http.
 		return joinAnswer{}, no
 	}
 	if no := s.admit(ctx, j, remote); no != nil {
-		s.Log.Warn("join refused", "node", j.ticket.Node, "machine", j.machineID, "remote", remote, "reason", no.reason, "err", no.err)
+		facts := []any{"node", j.ticket.Node, "machine", j.machineID, "remote", remote, "reason", no.reason}
+		if no.err != nil {
+			facts = append(facts, "err", no.err)
+		}
+		s.Log.Warn("join refused", facts...)
 		return joinAnswer{}, no
 	}
 	m, err := s.Membership(ctx)

@@ -93,7 +93,7 @@ func TestOneSourceCannotHoldAllConnections(t *testing.T) {
 func TestListenerCountsWhatIsOpen(t *testing.T) {
 	l := newBoundedListener(nil, 3, 2)
 	a, b, c := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
-	if !l.admit(a) || !l.admit(a) || l.admit(a) {
+	if first, second, third := l.admit(a), l.admit(a), l.admit(a); !first || !second || third {
 		t.Error("one source holds more or less than 2")
 	}
 	if !l.admit(b) || l.admit(c) {

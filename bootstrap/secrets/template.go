@@ -230,7 +230,8 @@ func (d *document) names(n *yaml.Node) []string {
 		if name == "" {
 			continue
 		}
-		if _, err := netip.ParseAddr(name); err != nil && (!dnsPattern.MatchString(name) || len(name) > 253) {
+		addr, err := netip.ParseAddr(name)
+		if isAddr := err == nil && addr.Zone() == ""; !isAddr && (!dnsPattern.MatchString(name) || len(name) > 253) {
 			d.problem(item, "is neither a host name in lower case nor an address")
 		} else if slices.Contains(names, name) {
 			d.problem(item, "stands twice")

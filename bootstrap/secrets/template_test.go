@@ -28,12 +28,12 @@ t:3:6: an entry needs a kind: openpgp, password, random, rsa or tls
 t:4:6: an entry needs a kind: openpgp, password, random, rsa or tls
 t:4:13: kind must be text
 t:5:6: an entry needs a kind: openpgp, password, random, rsa or tls`},
-		{"tls", "mail:\n  a: {kind: tls}\n  b: {kind: tls, names: []}\n  c: {kind: tls, names: [UPPER.example, a.example, a.example, -x], publish: maybe}\n  d: {kind: tls, names: [x], bits: 2048}\n", `t:2:6: names is missing
+		{"tls", "mail:\n  a: {kind: tls}\n  b: {kind: tls, names: []}\n  c: {kind: tls, names: [UPPER.example, a.example, a.example, 'fe80::1%x'], publish: maybe}\n  d: {kind: tls, names: [x], bits: 2048}\n", `t:2:6: names is missing
 t:3:25: names must be a list of 1 to 100 host names or addresses
 t:4:26: is neither a host name in lower case nor an address
 t:4:52: stands twice
 t:4:63: is neither a host name in lower case nor an address
-t:4:77: publish must be true or false
+t:4:86: publish must be true or false
 t:5:30: unknown key in an entry of kind tls (known: kind, names, publish)`},
 		{"sizes", "mail:\n  a: {kind: rsa, bits: 1024}\n  b: {kind: password, length: 15}\n  c: {kind: random, bytes: many}\n  d: {kind: password, length: 100, hash: blf-crypt}\n  e: {kind: password, hash: md5}\n", `t:2:24: bits must be a whole number from 2048 to 4096
 t:3:31: length must be a whole number from 16 to 128
