@@ -114,13 +114,14 @@ func (c Config) Validate(file string, lines map[string]int) error {
 	if u, err := url.Parse(c.Metadata); c.Metadata != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 		bad("metadata", "%q must be an http URL, or none", c.Metadata)
 	}
+	sane := c.Retry.First > 0 && c.Retry.First <= c.Retry.Most
+	if !sane {
+		bad("retry", "first %v must be above zero and most %v not below it", c.Retry.First, c.Retry.Most)
+	}
 	for _, p := range c.Patience.fields() {
-		if *p.value < c.Retry.Most {
+		if sane && *p.value < c.Retry.Most {
 			bad("patience."+p.key, "%v must be at least retry.most (%v)", *p.value, c.Retry.Most)
 		}
-	}
-	if c.Retry.First <= 0 || c.Retry.Most < c.Retry.First {
-		bad("retry", "first %v must be above zero and most %v not below it", c.Retry.First, c.Retry.Most)
 	}
 	if c.Patience.Puppet < c.Patience.DpkgLock {
 		bad("patience.puppet", "%v must not be below patience.dpkg_lock (%v), which is waited for inside a run", c.Patience.Puppet, c.Patience.DpkgLock)

@@ -116,6 +116,9 @@ func bootstrap(ctx context.Context, cfg Config, o options, s surroundings) (code
 			s.log.Warn("something is left behind", "err", err)
 		}
 	}()
+	if err := b.engine.save(replaceable); err != nil {
+		s.log.Warn("this attempt is not counted", "err", err) // each step will say it, if it matters
+	}
 	b.preload(ctx)
 	defer func() { b.loaded.Close() }()
 	err = b.engine.run(ctx, b, b.steps())

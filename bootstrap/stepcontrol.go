@@ -46,6 +46,9 @@ func verify(ctx context.Context, b *boot) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if signers.Empty() && b.noop {
+		return "not verified: the cluster names its signers at the join, and this machine has not joined", nil
+	}
 	if signers.Empty() {
 		return "", failf(exitSignature, "bake "+b.cfg.AllowedSigners+" into the image, or give the machine a ticket",
 			"nobody is allowed to sign commits: neither the cluster nor the image has named allowed signers")
@@ -72,7 +75,7 @@ func verifyFailure(err error) error {
 	case errors.Is(err, control.ErrBroken):
 		return &failure{code: exitNoSource, err: err, next: "see the disk's health; the copy was thrown away", back: phaseControl}
 	case errors.Is(err, control.ErrTooOld):
-		return fail(exitTooOld, err, "push a commit on top of the history that the cluster knows; nothing older is accepted, whoever signed it")
+		return fail(exitTooOld, err, "push a commit on top of the one that the cluster knows; nothing older is accepted, whoever signed it")
 	case unknown:
 		return fail(exitSignature, err, "push a commit signed by an allowed signer, or add the key to the cluster's allowed signers")
 	case errors.Is(err, control.ErrUnsigned), errors.Is(err, control.ErrBadSignature):
