@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -344,7 +345,9 @@ func TestEachFailureOfASourceHasItsReason(t *testing.T) {
 	}
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "welcome") }))
 	t.Cleanup(page.Close)
-	secure := httptest.NewTLSServer(o.backend())
+	secure := httptest.NewUnstartedServer(o.backend())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshake that is refused
+	secure.StartTLS()
 	t.Cleanup(secure.Close)
 	silent := listen(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
 	rude := listen(t, func(c *net.TCPConn) { c.SetLinger(0) })

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -144,7 +145,7 @@ func (o *origin) backend() http.Handler {
 	return &cgi.Handler{
 		Path:   "/usr/lib/git-core/git-http-backend",
 		Env:    append([]string{"GIT_PROJECT_ROOT=" + filepath.Dir(o.dir), "GIT_HTTP_EXPORT_ALL=1"}, o.env...),
-		Stderr: io.Discard,
+		Stderr: io.Discard, Logger: log.New(io.Discard, "", 0),
 	}
 }
 

@@ -135,7 +135,7 @@ func verifySSH(commit string, c parsedCommit, allowed Signers) (Signer, error) {
 
 // strong refuses keys that can be broken.
 func strong(key ssh.PublicKey) error {
-	if key.Type() == ssh.InsecureKeyAlgoDSA {
+	if key.Type() == "ssh-dss" {
 		return errors.New("DSA keys are too weak")
 	}
 	crypto, ok := key.(ssh.CryptoPublicKey)
