@@ -47,9 +47,4 @@ each_node('mail') do
     is_expected.to contain_file('/etc/postfix/master.cf').with_validate_cmd(/check-postfix master\.cf %/)
     is_expected.to contain_file('/etc/dovecot/dovecot.conf').with_validate_cmd(/doveconf -n -c %/)
   end
-
-  it 'writes nothing into the data path but the directory itself' do
-    within = catalogue.resources.select { |r| r.type == 'File' && r.title.start_with?('/var/vmail') }
-    expect(within.map(&:title)).to eq(['/var/vmail'])
-  end
 end

@@ -1,10 +1,4 @@
 each_node('repo') do
-  it 'writes nothing into the data path but the directory itself' do
-    within = catalogue.resources.select { |r| r.type == 'File' && r.title.start_with?('/srv/apt') }
-    expect(within.map(&:title)).to eq(['/srv/apt'])
-    expect(catalogue.resource('Exec', 'export an empty repository')[:command]).not_to include('/srv/apt')
-  end
-
   it 'serves indices and packages, and not the database beside them' do
     is_expected.to contain_file('/etc/nginx/nginx.conf')
       .with_content(%r{location /dists/})
