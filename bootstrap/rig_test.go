@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -377,9 +379,9 @@ func (r *rig) startChild(killAt string, args ...string) (int, error) {
 		config[k] = v
 	}
 	var text strings.Builder
-	for k, v := range config {
-		if v != "" {
-			fmt.Fprintf(&text, "%s: %s\n", k, v)
+	for _, k := range slices.Sorted(maps.Keys(config)) {
+		if config[k] != "" {
+			fmt.Fprintf(&text, "%s: %s\n", k, config[k])
 		}
 	}
 	r.file("etc/understudy/bootstrap.yaml", text.String(), 0o644)
