@@ -583,7 +583,7 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 			t.Errorf("branch %q: got %v", branch, err)
 		}
 	}
-	for _, sources := range [][]Source{nil, {{}}, {{URL: "/x", Timeout: -1}}, {{URL: "/x\n"}}} {
+	for _, sources := range [][]Source{nil, {{}}, {{URL: "/x", Timeout: -1}}, {{URL: "/x\n"}}, {{URL: "x/y"}}, {{URL: "file://x/y"}}, {{URL: "blog.example/x.git"}}} {
 		if _, err := newRepo(t, Options{}).Fetch(t.Context(), sources, "main"); err == nil {
 			t.Errorf("sources %v: got no error", sources)
 		}
@@ -617,9 +617,9 @@ func TestManyUpdatesDoNotPileUpPacks(t *testing.T) {
 	o := newOrigin(t)
 	o.commit("a", "0\n")
 	r := newRepo(t, Options{})
+	tree := o.git("rev-parse", "main^{tree}")
 	for i := range maxPacks + 5 {
-		h := o.object("commit", fmt.Appendf(nil, "tree %s\nauthor A <a@b> %d +0000\ncommitter A <a@b> %d +0000\n\nx\n",
-			o.git("rev-parse", "main^{tree}"), i, i))
+		h := o.object("commit", fmt.Appendf(nil, "tree %s\nauthor A <a@b> %d +0000\ncommitter A <a@b> %d +0000\n\nx\n", tree, i, i))
 		o.point("main", h)
 		if c := fetch(t, r, o.dir); c.Hash != h {
 			t.Fatalf("got %s, want %s", c.Hash, h)

@@ -25,7 +25,9 @@ func (r *Repo) verifyOpenPGP(ctx context.Context, commit string, raw []byte, all
 	if len(allowed.pgp) == 0 {
 		return Signer{}, &UnknownSignerError{commit, "an OpenPGP key"}
 	}
-	home, err := os.MkdirTemp("", "understudy-gpg-") // short: gpg makes sockets in it
+	// Not beside the repository: gpg --import fails in a directory with a long name, because it
+	// could not make its sockets there. What a kill leaves is cleaned with the rest of /tmp.
+	home, err := os.MkdirTemp("", "understudy-gpg-")
 	if err != nil {
 		return Signer{}, diskFull(err)
 	}

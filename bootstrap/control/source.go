@@ -90,6 +90,10 @@ func (s Source) check() error {
 	case strings.ContainsAny(s.URL, "\x00\r\n"):
 		return errors.New("a source of the control repo has a control character in its URL")
 	}
+	if ep, err := transport.NewEndpoint(s.URL); err == nil && ep.Protocol == "file" &&
+		!strings.HasPrefix(s.URL, "file:///") && !strings.HasPrefix(s.URL, "/") {
+		return fmt.Errorf("source %v: neither a URL nor an absolute path", s)
+	}
 	return nil
 }
 
