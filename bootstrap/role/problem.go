@@ -69,9 +69,6 @@ func quote(s string) string {
 // closest returns the word of known that is most likely meant by word, or "" if none is near. Of
 // equally near ones it is the first.
 func closest(word string, known []string) string {
-	if len(word) > 64 {
-		return "" // longer than anything we know
-	}
 	best, least := "", len(word)/3+2
 	for _, k := range known {
 		if d := distance(word, k); d < least {

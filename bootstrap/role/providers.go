@@ -102,8 +102,8 @@ func (p *parser) ledger(v value) *Ledger {
 func (p *parser) endpoint(v value) string {
 	s := p.checked(v, isURL, urlWanted)
 	u, err := url.Parse(s)
-	if s == "" || err != nil {
-		return ""
+	if err != nil || s == "" {
+		return "" // refused already
 	}
 	if u.Path != "" && u.Path != "/" || u.RawQuery != "" {
 		p.failf(v, "must end after the host; the bucket has a key of its own")

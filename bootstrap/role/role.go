@@ -162,7 +162,7 @@ func (r Roster) ForHost(hostname string) (Role, error) {
 // find returns the role of hostname and the node's short name.
 func (r Roster) find(hostname string) (Role, string, error) {
 	node := hostname
-	if short, ok := strings.CutSuffix(hostname, "."+r.Domain); ok && r.Domain != "" {
+	if short, ok := strings.CutSuffix(hostname, "."+r.Domain); ok {
 		node = short
 	}
 	for _, role := range r.Roles {

@@ -277,12 +277,29 @@ func TestAHostnameIsLookedUpAsWritten(t *testing.T) {
 }
 
 func TestTheNodesInAMessageFitOnALine(t *testing.T) {
-	err := &UnknownHostError{Hostname: "other", Known: make([]string, 50)}
-	for i := range err.Known {
-		err.Known[i] = "node"
+	for _, tc := range []struct {
+		nodes int
+		want  string
+	}{{20, " node)"}, {50, " node and 30 more)"}} {
+		err := &UnknownHostError{Hostname: "other", Known: slices.Repeat([]string{"node"}, tc.nodes)}
+		if got := err.Error(); !strings.HasSuffix(got, tc.want) {
+			t.Errorf("got %q, want it to end in %q", got, tc.want)
+		}
 	}
-	if got, want := err.Error(), "node and 30 more)"; !strings.HasSuffix(got, want) {
-		t.Errorf("got %q, want it to end in %q", got, want)
+}
+
+func TestAnAddressOrDataMakesAPrimary(t *testing.T) {
+	for _, tc := range []struct {
+		role Role
+		want bool
+	}{
+		{Role{Names: []string{"a"}}, false},
+		{Role{Address: &Address{}}, true},
+		{Role{Data: []Data{{Path: "/srv/a"}}}, true},
+	} {
+		if got := tc.role.HasPrimary(); got != tc.want {
+			t.Errorf("%+v: got %v, want %v", tc.role, got, tc.want)
+		}
 	}
 }
 
@@ -323,6 +340,49 @@ func TestWordsNearEachOtherAreFound(t *testing.T) {
 	} {
 		if got := closest(tc.word, known); got != tc.want {
 			t.Errorf("%q: got %q, want %q", tc.word, got, tc.want)
+		}
+	}
+}
+
+func TestDistanceCountsSlipsOfTheFinger(t *testing.T) {
+	for _, tc := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"abc", "abc", 0}, {"abc", "abd", 1}, {"abc", "acb", 1}, {"ab", "ba", 1},
+		{"abc", "cab", 2}, {"abcd", "badc", 2}, {"abc", "xyz", 3}, {"ca", "abc", 3}, {"axb", "bya", 3},
+	} {
+		if got := distance(tc.a, tc.b); got != tc.want {
+			t.Errorf("%q, %q: got %d, want %d", tc.a, tc.b, got, tc.want)
+		}
+	}
+}
+
+// The edges of what single words may be.
+func TestWordsEndWhereTheyShould(t *testing.T) {
+	x := func(n int) string { return strings.Repeat("x", n) }
+	long := strings.Repeat(x(62)+".", 4) // 252 letters
+	for _, tc := range []struct {
+		valid func(string) bool
+		word  string
+		want  bool
+	}{
+		{label.MatchString, x(63), true}, {label.MatchString, x(64), false}, {label.MatchString, "a-", false}, {label.MatchString, "", false},
+		{isDomain, long + "x", true}, {isDomain, long + "xx", false}, {isDomain, "a..b", false},
+		{isInterface, x(15), true}, {isInterface, x(16), false}, {isInterface, ".", false}, {isInterface, "..", false},
+		{isInterface, "a b", false}, {isInterface, "eth0:1", false},
+		{isUnit, x(247) + ".service", true}, {isUnit, x(248) + ".service", false}, {isUnit, ".service", false},
+		{isHostPort, "a.example:65535", true}, {isHostPort, "a.example:0", false}, {isHostPort, "A:1", false}, {isHostPort, ":1", false},
+		{isHostPort, "a", false}, {isHostPort, "::1:1", false}, {isHostPort, "a:+1", false},
+		{isURL, "https://a:1/?q", true}, {isURL, "http://[::1]:80/", true}, {isURL, "http://a:0/", false}, {isURL, "http://A/", false},
+		{isURL, "http:a", false}, {isURL, "http://%zz/", false}, {isURL, "ftp://a/", false},
+		{isPath, "/", true}, {isPath, "a", false}, {isPath, "/a/./b", false}, {isPath, "//a", false},
+		{bucket.MatchString, "abc", true}, {bucket.MatchString, "ab", false}, {bucket.MatchString, x(63), true}, {bucket.MatchString, x(64), false},
+		{roleName.MatchString, x(63), true}, {roleName.MatchString, x(64), false}, {roleName.MatchString, "1a", false},
+		{userName.MatchString, x(32), true}, {userName.MatchString, x(33), false}, {userName.MatchString, "-a", false},
+	} {
+		if got := tc.valid(tc.word); got != tc.want {
+			t.Errorf("%q: got %v, want %v", tc.word, got, tc.want)
 		}
 	}
 }

@@ -46,9 +46,8 @@ func (p *parser) role(name string, v value) Role {
 
 // checkCount holds a role to the number of nodes that what it asks for takes.
 func (p *parser) checkCount(r Role, at place) {
-	n := len(r.Nodes)
+	n := len(r.Nodes) // zero: missing or refused already
 	switch {
-	case n == 0: // missing or refused already
 	case r.Alone && n > 1:
 		p.failf(at.of("understudy"), "none, but there are %d nodes; leave the key out", n)
 	case n == 1 && !at.has("understudy"):

@@ -1,7 +1,6 @@
 package role
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -102,6 +101,12 @@ var rules = []struct {
 	{"lists repeat nothing",
 		"size: [s-1, s-2]", "size: [s-1, s-1]",
 		[]string{`4:44: provider.digitalocean.size: "s-1" stands here twice`}},
+	{"each wrong item of a list is told",
+		"size: [s-1, s-2]", "size: [1, 2]",
+		[]string{
+			"4:39: provider.digitalocean.size: must be text, not \"1\" without quotes",
+			"4:42: provider.digitalocean.size: must be text, not \"2\" without quotes",
+		}},
 	{"aliases are refused",
 		"cluster: blog\ndomain: blog.example", "cluster: &c blog\ndomain: *c",
 		[]string{
@@ -181,6 +186,9 @@ var rules = []struct {
 	{"a silent provider has two answers",
 		"silent: move", "silent: panic",
 		[]string{`35:54: beachhead.when_provider_silent: "panic" is not ask or move`}},
+	{"providers are a mapping",
+		"  digitalocean: {region: lon1, size: [s-1, s-2], image: base, ssh_keys: [ops]}\n  hetzner: {region: fsn1, size: cx22, image: base}\n", "  local\n",
+		[]string{"4:3: provider: must be a mapping of keys to values, not text"}},
 	{"the ledger is in S3",
 		"ledger: {s3:", "ledger: {gcs:",
 		[]string{
@@ -220,6 +228,9 @@ var rules = []struct {
 	{"a DNS place is one thing",
 		"  - digitalocean: {zone: blog.example}", "  - {digitalocean: {zone: blog.example}, rfc2136: {}}",
 		[]string{"9:5: dns: each item says exactly one of rfc2136 or digitalocean"}},
+	{"a DNS place is a mapping",
+		"- digitalocean: {zone: blog.example}", "- digitalocean",
+		[]string{"9:5: dns: must be a mapping of keys to values, not text"}},
 	{"a zone is published once at a place",
 		"  - digitalocean: {zone: blog.example}", "  - digitalocean: {zone: blog.example}\n  - digitalocean: {zone: blog.example}",
 		[]string{"10:5: dns: the zone blog.example at digitalocean is taken by dns on line 9"}},
@@ -262,6 +273,12 @@ var rules = []struct {
 	{"there is a role",
 		"roles:\n  lb:\n    nodes: lb[1-2]\n    address: {reserved_ip: 203.0.113.10, names: [\"@\", www]}\n    health: {units: haproxy.service, http: http://127.0.0.1:8404/healthz}\n    needs: [{role: web, what: a page, http: http://web.blog.example/}]\n  web:\n    nodes: [\"web[09-10]\", web-a]\n    names: web\n    health: {command: [/usr/bin/check, -q]}\n    needs:\n      - {role: repo, what: package blog, http: http://apt.blog.example/Packages, contains: \"Package: blog\"}\n  mail:\n    nodes: [mx-a, mx-b]\n    address: {vip: 10.0.0.10/24, interface: eth1, names: [mail], mx: 10}\n    data: [{path: /var/vmail, owner: vmail}, {path: /srv/mail}]\n    primary_units: [postfix.service, dovecot.service]\n    health: {tcp: [127.0.0.1:25, \"[::1]:993\"]}\n    standby_health: {units: [ssh.service]}\n  repo:\n    nodes: apt1\n    names: [apt]\n    data: [{path: /srv/apt}]\n    publish: /usr/local/sbin/publish\n    understudy: none\n", "roles: {}\n",
 		[]string{"10:8: roles: there is no role"}},
+	{"roles are a mapping",
+		valid[strings.Index(valid, "roles:"):strings.Index(valid, "beachhead:")], "roles: lb\n",
+		[]string{"10:8: roles: must be a mapping of keys to values, not text"}},
+	{"a role is a mapping",
+		valid[strings.Index(valid, "    nodes: apt1"):strings.Index(valid, "beachhead:")], "    apt1\n",
+		[]string{"30:5: roles.repo: must be a mapping of keys to values, not text"}},
 	{"a role's name fits Puppet and DNS",
 		"  lb:\n", "  l-b:\n",
 		[]string{`11:3: roles: "l-b" is not a role name: lower-case letters and digits, a letter first (it becomes a Puppet class and a DNS label)`}},
@@ -283,6 +300,9 @@ var rules = []struct {
 	{"a hostname is a label",
 		"nodes: [mx-a, mx-b]", "nodes: [mx-a, mx_b]",
 		[]string{`23:19: roles.mail.nodes: "mx_b" is not a hostname: 1 to 63 lower-case letters, digits and inner hyphens`}},
+	{"a hostname is text",
+		"nodes: [mx-a, mx-b]", "nodes: [mx-a, 5]",
+		[]string{`23:19: roles.mail.nodes: must be text, not "5" without quotes`}},
 	{"a hostname is lower case",
 		"nodes: [mx-a, mx-b]", "nodes: [mx-a, MX-b]",
 		[]string{`23:19: roles.mail.nodes: "MX-b" is not a hostname: 1 to 63 lower-case letters, digits and inner hyphens`}},
@@ -346,6 +366,15 @@ var rules = []struct {
 	{"an address is of some kind",
 		"{reserved_ip: 203.0.113.10, names", "{names",
 		[]string{"13:14: roles.lb.address: must say either reserved_ip or vip"}},
+	{"an address is a mapping",
+		`address: {reserved_ip: 203.0.113.10, names: ["@", www]}`, "address: 203.0.113.10",
+		[]string{"13:14: roles.lb.address: must be a mapping of keys to values, not text"}},
+	{"a reserved IP is text",
+		"reserved_ip: 203.0.113.10", "reserved_ip: 203.0",
+		[]string{`13:28: roles.lb.address.reserved_ip: must be text, not "203.0" without quotes`}},
+	{"a vip is text",
+		"vip: 10.0.0.10/24", "vip: 10.0",
+		[]string{`24:20: roles.mail.address.vip: must be text, not "10.0" without quotes`}},
 	{"a vip needs an interface",
 		"interface: eth1, ", "",
 		[]string{"24:14: roles.mail.address: a vip needs an interface"}},
@@ -475,6 +504,9 @@ var rules = []struct {
 	{"health asks for something",
 		"{units: [ssh.service]}", "{}",
 		[]string{"28:21: roles.mail.standby_health: asks for nothing; leave the key out instead"}},
+	{"health is a mapping",
+		"{units: [ssh.service]}", "ssh.service",
+		[]string{"28:21: roles.mail.standby_health: must be a mapping of keys to values, not text"}},
 	{"health has known keys",
 		"{units: [ssh.service]}", "{unit: [ssh.service]}",
 		[]string{`28:22: roles.mail.standby_health: unknown key "unit"; did you mean units?`}},
@@ -505,6 +537,9 @@ var rules = []struct {
 	{"a command is absolute",
 		"[/usr/bin/check, -q]", "[check, -q]",
 		[]string{`19:24: roles.web.health.command: the program "check" is not an absolute path without . or .. or a second or final slash`}},
+	{"a command is not empty",
+		"[/usr/bin/check, -q]", `["", -q]`,
+		[]string{"19:24: roles.web.health.command: must not be empty"}},
 	{"a need names a role",
 		"{role: web, what: a page, http", "{what: a page, http",
 		[]string{"15:13: roles.lb.needs: role is missing"}},
@@ -607,6 +642,7 @@ func TestEachRuleRefusesWhatBreaksIt(t *testing.T) {
 func TestRulesLeaveTheRestAlone(t *testing.T) {
 	for _, tc := range []struct{ claim, old, new string }{
 		{"a pattern may have a suffix and start at zero", "nodes: lb[1-2]", "nodes: lb[0-1]-a"},
+		{"a zero is not a leading zero", "nodes: lb[1-2]", "nodes: lb[0-10]"},
 		{"a range may be as long as a cluster", "nodes: lb[1-2]", "nodes: lb[1-250]"},
 		{"digits may grow without leading zeros", "web[09-10]", "web[9-10]"},
 		{"a stateless role may have many nodes", "web-a", "web-a, web-b, web-c"},
@@ -620,6 +656,15 @@ func TestRulesLeaveTheRestAlone(t *testing.T) {
 		{"a network of one is its address", "10.0.0.10/24", "10.0.0.10/32"},
 		{"the last IPv6 address is one", "10.0.0.10/24", `"2001:db8::ffff/112"`},
 		{"a name may have labels", "names: [apt]", "names: [eu.apt]"},
+		{"an address alone makes a primary", "    health: {units: haproxy", "    primary_units: a.service\n    health: {units: haproxy"},
+		{"an address may be without names", `, names: ["@", www]`, ""},
+		{"the best preference there is", "mx: 10", "mx: 1"},
+		{"the worst preference there is", "mx: 10", "mx: 65535"},
+		{"the slowest detection there is", "beat: 200ms, missed_beats: 4", "beat: 1s, missed_beats: 10"},
+		{"the quickest beat there is", "beat: 200ms", "beat: 20ms"},
+		{"a start may take exactly the hold", "startup_timeout: 5m", "startup_timeout: 20s"},
+		{"the beachhead may wait a day", "beachhead_wait: 20m", "beachhead_wait: 24h"},
+		{"text may be in any script", "what: a page", "what: \"página \uFFFD\""},
 		{"paths may begin alike", "path: /srv/mail", "path: /var/vmail2"},
 		{"paths of different roles may be the same", "path: /srv/mail", "path: /srv/apt"},
 		{"data may be in etc", "path: /srv/mail", "path: /etc/letsencrypt"},
@@ -644,68 +689,5 @@ func TestTheLocalCloudMayBeItsOwnElsewhere(t *testing.T) {
 	roster := parse(t, text)
 	if got := roster.Beachhead.Machines; got == nil || got.Kind != "local" {
 		t.Errorf("the beachhead hires %+v, want machines of the local cloud", got)
-	}
-}
-
-// syntax is what cannot be read as one YAML document of text.
-var syntax = []struct{ claim, input, want string }{
-	{"nothing", "", "f: is empty: it must say cluster, domain, provider and roles"},
-	{"nothing but comments", "# later\n", "f: is empty: it must say cluster, domain, provider and roles"},
-	{"an empty document", "---\n", "f: is empty: it must say cluster, domain, provider and roles"},
-	{"a list", "- a\n", "f:1:1: must be a mapping of keys to values, not a list"},
-	{"a word", "blog\n", "f:1:1: must be a mapping of keys to values, not text"},
-	{"an unfinished list", "a: [b\n\n# c\n", "f:1: not YAML: did not find expected ',' or ']'"},
-	{"a mistake before comments", "a:\n  b: c\n d: e\n# f\n\ng: h\n", "f:3: not YAML: did not find expected key"},
-	{"a tab", "a:\n\tb: c\n", "f:2: not YAML: found character that cannot start any token"},
-	{"a pattern in a list", "a:\n  nodes: [lb[1-2], x]\n",
-		`f:2: not YAML: did not find expected ',' or ']'; inside a [list] a host pattern needs quotes: ["web[1-2]", web9]`},
-	{"the domain's own name", "a:\n  names: [@, www]\n",
-		`f:2: not YAML: found character that cannot start any token; the name @ needs quotes: "@"`},
-	{"an alias of nothing", "a: b\nc: *d\n", "f:2: not YAML: unknown anchor 'd' referenced"},
-	{"no UTF-8", "a: b\nc: \xff\n", "f:2:4: is not UTF-8 text"},
-	{"a control character", "a: b\nc: é\x00\n", "f:2:5: the control character U+0000 has no place here"},
-	{"a line end of old", "a: b\rc: d\n", "f:1:5: the control character U+000D has no place here"},
-	{"a line separator", "a: b\u2028c: d\n", "f:1:5: the control character U+2028 has no place here"},
-	{"a paragraph separator", "a: b\u2029c: d\n", "f:1:5: the control character U+2029 has no place here"},
-	{"two documents", valid + "---\ncluster: other\n", "f:37:1: a second document begins here; roles.yaml is one document"},
-	{"a second document that is broken", valid + "---\na: [\n", "f:38: not YAML: did not find expected node content"},
-	{"too much", "#" + strings.Repeat("x", maxBytes), "f: has 262145 bytes; more than 262144 cannot be a roster"},
-}
-
-func TestWhatIsNoDocumentIsRefusedWithItsPlace(t *testing.T) {
-	for _, tc := range syntax {
-		t.Run(tc.claim, func(t *testing.T) {
-			_, err := Parse("f", []byte(tc.input))
-			if err == nil || err.Error() != tc.want && !strings.HasPrefix(err.Error(), tc.want+"\n") {
-				t.Errorf("got\n%v\nwant\n%s", err, tc.want)
-			}
-		})
-	}
-}
-
-// An alias bomb doubles with each line; read as written here it would be a thousand million words.
-func TestAnAliasBombIsRefusedWithoutBeingRead(t *testing.T) {
-	bomb := "a0: &a0 [lol, lol]\n"
-	for i := range 30 {
-		bomb += fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", i+1, i+1, i, i)
-	}
-	_, err := Parse("f", []byte(bomb))
-	if err == nil || !strings.Contains(err.Error(), "f:2:10: the alias *a0 is refused") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestAReportIsBounded(t *testing.T) {
-	var text strings.Builder
-	for i := range 500 {
-		fmt.Fprintf(&text, "key%d: x\n", i)
-	}
-	_, err := Parse("f", []byte(text.String()))
-	problems := unjoin(err)
-	if got, want := len(problems), maxProblems+1; got != want {
-		t.Fatalf("got %d problems, want %d", got, want)
-	}
-	if got, want := problems[maxProblems].Error(), "f: and 404 more problems"; got != want {
-		t.Errorf("the last is %q, want %q", got, want)
 	}
 }

@@ -105,7 +105,7 @@ func isHostPort(s string) bool {
 		return ap.Port() > 0
 	}
 	i := strings.LastIndexByte(s, ':')
-	return i > 0 && isDomain(s[:i]) && isPort(s[i+1:])
+	return i >= 0 && isDomain(s[:i]) && isPort(s[i+1:])
 }
 
 const hostPortWanted = "host:port"

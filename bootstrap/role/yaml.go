@@ -1,7 +1,6 @@
 package role
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -57,49 +56,54 @@ func (r *reader) document(data []byte) (value, bool) {
 	if !r.isText(data) {
 		return value{}, false
 	}
-	input := &lineReader{rest: data}
-	decoder := yaml.NewDecoder(input)
-	var doc, second yaml.Node
-	err := decoder.Decode(&doc)
-	switch {
-	case errors.Is(err, io.EOF) || err == nil && doc.Content[0].ShortTag() == "!!null":
+	input := &byteReader{data: data}
+	docs, err := decode(input)
+	if err != nil {
+		r.syntax(data, input.read, err)
+		return value{}, false
+	}
+	if len(docs) == 0 || docs[0].Content[0].ShortTag() == "!!null" {
 		r.add(0, 0, "is empty: it must say cluster, domain, provider and roles")
 		return value{}, false
-	case err != nil:
-		r.syntax(data, input.lines, err)
-		return value{}, false
 	}
-	switch err := decoder.Decode(&second); {
-	case err == nil:
-		r.add(second.Line, second.Column, "a second document begins here; roles.yaml is one document")
-	case !errors.Is(err, io.EOF):
-		r.syntax(data, input.lines, err)
+	if len(docs) > 1 {
+		r.add(docs[1].Line, docs[1].Column, "a second document begins here; roles.yaml is one document")
 	}
-	root := value{doc.Content[0], ""}
+	root := value{docs[0].Content[0], ""}
 	r.plain(root.Node)
 	return root, true
 }
 
-// lineReader hands out its text line by line and counts. The YAML library names the line of a mistake
-// unreliably (where the surrounding block began, from 0 or from 1), but reads no further than it must.
-type lineReader struct {
-	rest  []byte
-	lines int // handed out
+// decode returns the documents in a text, but no more than two, as one is wanted.
+func decode(text io.Reader) ([]*yaml.Node, error) {
+	decoder := yaml.NewDecoder(text)
+	var docs []*yaml.Node
+	for len(docs) < 2 {
+		doc := &yaml.Node{}
+		err := decoder.Decode(doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, doc)
+	}
+	return docs, nil
 }
 
-func (l *lineReader) Read(b []byte) (int, error) {
-	if len(l.rest) == 0 {
+// byteReader hands out its data byte by byte and counts.
+type byteReader struct {
+	data []byte
+	read int // handed out
+}
+
+func (b *byteReader) Read(p []byte) (int, error) {
+	if b.read == len(b.data) {
 		return 0, io.EOF
 	}
-	n := len(l.rest)
-	if end := bytes.IndexByte(l.rest, '\n'); end >= 0 {
-		n = end + 1
-	}
-	if n <= len(b) {
-		l.lines++
-	}
-	n = copy(b, l.rest[:n])
-	l.rest = l.rest[n:]
+	n := copy(p, b.data[b.read:b.read+1])
+	b.read += n
 	return n, nil
 }
 
@@ -126,24 +130,42 @@ func (r *reader) isText(data []byte) bool {
 	return true
 }
 
-var yamlError = regexp.MustCompile(`^yaml: (line [0-9]+: )?`)
+// maxReread bounds, in bytes, the search for the line of a mistake, each step of which reads the file
+// again. A file of ordinary length is searched from end to end.
+const maxReread = 1 << 20
 
-// syntax notes what the YAML library says after it has read so many lines, with a hint for the two
-// mistakes our format invites.
+// syntax notes what the YAML library says after it has read so many bytes, with a hint for the two
+// mistakes our format invites. The library itself names the line where the surrounding block began,
+// counted from 0 or from 1. So we take the line it had read to, which is that of the mistake or a little
+// further on, and go back as long as the text before it has the same mistake.
 func (r *reader) syntax(data []byte, read int, err error) {
-	lines := strings.Split(string(data), "\n")
-	read = min(max(read, 1), len(lines))
-	for read > 1 && strings.HasPrefix(strings.TrimSpace(lines[read-1])+"#", "#") {
-		read-- // over empty lines and comments, which are read ahead and hold no mistakes
+	lines := strings.SplitAfter(string(data), "\n")
+	line := strings.Count(string(data[:read]), "\n") + 1
+	msg := yamlMessage(err)
+	for range min(line-1, maxReread/read) {
+		if _, err := decode(strings.NewReader(strings.Join(lines[:line-1], ""))); yamlMessage(err) != msg {
+			break
+		}
+		line--
 	}
 	hint := ""
-	switch text := lines[read-1]; {
+	switch text := lines[line-1]; {
 	case strings.Count(text, "[") > 1:
 		hint = `; inside a [list] a host pattern needs quotes: ["web[1-2]", web9]`
 	case strings.Contains(text, "@"):
 		hint = `; the name @ needs quotes: "@"`
 	}
-	r.add(read, 0, "not YAML: %s%s", yamlError.ReplaceAllString(err.Error(), ""), hint)
+	r.add(line, 0, "not YAML: %s%s", msg, hint)
+}
+
+var yamlPlace = regexp.MustCompile(`^yaml: (line [0-9]+: )?`)
+
+// yamlMessage returns what the YAML library says, without where.
+func yamlMessage(err error) string {
+	if err == nil {
+		return ""
+	}
+	return yamlPlace.ReplaceAllString(err.Error(), "")
 }
 
 // plain refuses what makes a file mean something else than it shows: anchors, aliases, merge keys
@@ -209,7 +231,7 @@ func (r *reader) entries(v value) []entry {
 		name := value{key, v.path}
 		switch {
 		case key.Kind == yaml.AliasNode || key.ShortTag() == "!!merge": // refused as such already
-		case key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str":
+		case key.ShortTag() != "!!str":
 			r.failf(name, "a key must be text, not %s", kind(key))
 		case lines[key.Value] > 0:
 			r.failf(name, "%s stands here twice, first on line %d", quote(key.Value), lines[key.Value])
