@@ -39,7 +39,8 @@ const (
 	LostAnswer FaultKind = "lost-answer"
 	// HangUp closes the connection after the request was carried out.
 	HangUp FaultKind = "hang-up"
-	// Slow lets the request wait for Delay before it is looked at.
+	// Slow lets the request wait for Delay before it is carried out. A client that gives up in the meantime has asked
+	// all the same.
 	Slow FaultKind = "slow"
 	// AcceptedThenGone answers 202 to a create; the droplet then never comes to be, and its ID is 404.
 	AcceptedThenGone FaultKind = "accepted-then-gone"

@@ -18,7 +18,6 @@ import (
 // repo's place, the mail relay, and Debian's mirror.
 var fixed = map[string]netip.Addr{
 	"control.understudy.internal.": gateway,
-	"relay.understudy.internal.":   gateway,
 	"deb.debian.org.":              gateway,
 }
 

@@ -53,6 +53,9 @@ var (
 	}
 )
 
+// relayName.<cluster>.internal is the smarthost for the cluster's outgoing mail.
+const relayName = "smtp-relay"
+
 const (
 	apiPort   = 8000
 	gitPort   = 3000
@@ -180,6 +183,12 @@ func (s *Site) cloudOptions() localcloud.Options {
 	}
 	o.ReservedIPLimit = max(o.ReservedIPLimit, len(o.Booked))
 	o.Resolvers = []netip.Addr{gateway}
+	o.Internal = func(name string) []netip.Addr {
+		if name == relayName {
+			return []netip.Addr{gateway}
+		}
+		return s.cloud.PrivateAddrs(name)
+	}
 	return o
 }
 
