@@ -78,7 +78,10 @@ func TestKilledAnywhereTheNextRunSucceeds(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
 	whole, killed := 50*time.Millisecond, 0
-	for round := range 40 {
+	for round := 0; killed < 25; round++ {
+		if round == 250 {
+			t.Fatalf("only %d of %d runs were killed in time", killed, round)
+		}
 		if round%3 == 0 { // a first boot; otherwise a push to what is there
 			remove(t, r.Dir)
 			remove(t, r.Releases)
@@ -112,9 +115,6 @@ func TestKilledAnywhereTheNextRunSucceeds(t *testing.T) {
 		if err != nil || len(beside) > 0 {
 			t.Fatalf("round %d: left over: %v, %v", round, beside, err)
 		}
-	}
-	if killed < 20 {
-		t.Errorf("only %d of 40 runs were killed in time: the test does not test", killed)
 	}
 }
 

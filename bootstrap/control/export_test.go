@@ -61,22 +61,6 @@ func TestReleaseEqualsTheCommitsTree(t *testing.T) {
 	}
 }
 
-func TestExportIsFast(t *testing.T) {
-	o := newOrigin(t)
-	for i := range 300 {
-		o.write(fmt.Sprintf("puppet/site-modules/m%d/manifests/f%d.pp", i%30, i), strings.Repeat(fmt.Sprintf("# line %d\n", i), 100))
-	}
-	o.commit("roles.yaml", "x\n")
-	r := newRepo(t, Options{})
-	c := fetch(t, r, o.dir)
-	began := time.Now()
-	export(t, r, c)
-	t.Logf("300 files: %v", time.Since(began))
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("300 files took %v; alone on a machine it takes some 40 ms", took)
-	}
-}
-
 func TestTreesThatAreRefused(t *testing.T) {
 	o := newOrigin(t)
 	blob := o.object("blob", []byte("x\n"))
