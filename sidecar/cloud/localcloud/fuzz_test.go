@@ -106,11 +106,13 @@ func FuzzRequest(f *testing.F) {
 		o.Token = testToken
 		var log strings.Builder
 		s := New(slog.New(slog.NewTextHandler(&log, nil)), &Memory{}, o)
-		defer func() { _ = s.Close(t.Context()) }()
 		r.RequestURI = target
 		r.Header.Set("Authorization", "Bearer "+testToken)
 		w := httptest.NewRecorder()
 		s.API().ServeHTTP(w, r)
+		if err := s.Close(t.Context()); err != nil { // Before the log is read.
+			t.Fatal(err)
+		}
 		if w.Code >= 500 || strings.Contains(log.String(), "defect") {
 			t.Errorf("%s %s %s: got %d %s\n%s", method, target, body, w.Code, w.Body, log.String())
 		}
