@@ -18,7 +18,7 @@ const bootUnit = "understudy-bootstrap.service"
 
 // hash covers every input of the layer, and the base it lies on.
 func (l Layer) hash(base string) (sum string, inputs []string, err error) {
-	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), "name " + l.ExtraName}
+	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), resolved, "name " + l.ExtraName}
 	files := []string{}
 	for _, p := range programs {
 		files = append(files, filepath.Join(l.Programs, p))
@@ -99,6 +99,10 @@ func (l Layer) config() string {
 	return b.String()
 }
 
+// resolved keeps a node from remembering that a name does not exist: nodes wait for names that are
+// about to be published, and zones let resolvers remember a "no" for half an hour.
+const resolved = "[Resolve]\nCache=no-negative\n"
+
 // Write puts the layer's files under root: an empty directory for a local image, "/" on a machine of
 // which a provider's image is to be made. Files appear whole; writing twice gives the same result.
 func (l Layer) Write(root string) error {
@@ -118,6 +122,7 @@ func (l Layer) Write(root string) error {
 		errs = append(errs, copyFile(filepath.Join(l.Repo, "systemd", u), filepath.Join(root, "usr/lib/systemd/system", u), 0o644))
 	}
 	errs = append(errs,
+		writeFile(filepath.Join(root, "etc/systemd/resolved.conf.d/50-understudy.conf"), []byte(resolved), 0o644),
 		writeFile(filepath.Join(root, "etc/understudy/bootstrap.yaml"), []byte(l.config()), 0o644),
 		link("/usr/lib/systemd/system/"+bootUnit, filepath.Join(root, "etc/systemd/system/multi-user.target.wants", bootUnit)))
 	// Debian keeps modules that are not to be on everybody's path in modules.available; each one on
