@@ -430,14 +430,16 @@ func TestOddAnswersSendTheNewcomerToTheNextPeer(t *testing.T) {
 		return func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(sealedFor(r, change)) }
 	}
 	for name, handle := range map[string]http.HandlerFunc{
-		"redirect":         answer(307, "text/plain", "x"),
-		"4xx, no problem":  answer(404, "text/html", "<p>no"),
-		"4xx, broken":      answer(403, problemType, "{"),
-		"5xx problem":      answer(500, problemType, `{"title":"`+canary[:3]+`","detail":"x"}`),
-		"no JSON":          answer(200, jsonType, "hello"),
-		"not age":          answer(200, jsonType, `{"sealed":"aGVsbG8="}`),
-		"for somebody":     answer(200, jsonType, `{"sealed":"`+base64.StdEncoding.EncodeToString(sealToStranger())+`"}`),
-		"large":            answer(200, jsonType, strings.Repeat(" ", maxJoinAnswer+1)),
+		"redirect":        answer(307, "text/plain", "x"),
+		"4xx, no problem": answer(404, "text/html", "<p>no"),
+		"4xx, broken":     answer(403, problemType, "{"),
+		"5xx problem":     answer(500, problemType, `{"title":"`+canary[:3]+`","detail":"x"}`),
+		"no JSON":         answer(200, jsonType, "hello"),
+		"not age":         answer(200, jsonType, `{"sealed":"aGVsbG8="}`),
+		"for somebody":    answer(200, jsonType, `{"sealed":"`+base64.StdEncoding.EncodeToString(sealToStranger())+`"}`),
+		"large": func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write(append(sealedFor(r, func(*joinGrant) {}), bytes.Repeat([]byte(" "), maxJoinAnswer)...))
+		},
 		"another cluster":  grant(func(g *joinGrant) { g.Cluster = "x" }),
 		"another node":     grant(func(g *joinGrant) { g.Node = "x" }),
 		"another nonce":    grant(func(g *joinGrant) { g.Nonce = "x" }),

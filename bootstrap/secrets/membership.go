@@ -23,7 +23,7 @@ const (
 
 // Membership is what a node gets by joining: the key to the cluster's secrets, and what to believe of the control repo.
 type Membership struct {
-	// Identity opens secrets.age. Its own String method shows the private key, which is why Membership has Format.
+	// Identity opens secrets.age. Its own String method shows the private key, which is why Membership has one, too.
 	Identity *age.X25519Identity
 	// AllowedSigners is in OpenSSH's allowed_signers format, at most 256 KiB. Empty: the image's own file holds.
 	AllowedSigners []byte
