@@ -21,7 +21,7 @@ var syntax = []struct{ claim, input, want string }{
 	{"a mistake told where the library reads on", "a:\n  b: [1, }]\n  c: d\n  e: f\n", "f:2: not YAML: did not find expected node content"},
 	{"a bracket that is never closed", "a: [b,\n  c]\nd: [e\nf: g\nh: i\n", "f:3: not YAML: did not find expected ',' or ']'"},
 	{"a bracket that is never closed in a long file", "a: [\n" + strings.Repeat("x,\n", 80000),
-		"f:79998: not YAML: did not find expected node content"}, // near its end, because looking for the bracket would take hours
+		"f:80000: not YAML: did not find expected node content"}, // near its end, because looking for the bracket would take hours
 	{"a quote that is never closed", "a: b\nc: 'd\n\ne: f\n", "f:2: not YAML: found unexpected end of stream"},
 	{"an item too far left", "a:\n  - b\n - c\nd: e\n", "f:3: not YAML: did not find expected key"},
 	{"a tab", "a:\n\tb: c\n", "f:2: not YAML: found character that cannot start any token"},

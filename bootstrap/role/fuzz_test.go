@@ -17,7 +17,9 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(strings.Replace(valid, rule.old, rule.new, 1)))
 	}
 	for _, s := range syntax {
-		f.Add([]byte(s.input))
+		if len(s.input) < 16<<10 { // the long ones teach a fuzzer nothing
+			f.Add([]byte(s.input))
+		}
 	}
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil {

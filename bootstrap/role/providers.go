@@ -101,9 +101,9 @@ func (p *parser) ledger(v value) *Ledger {
 // is for a store next door only.
 func (p *parser) endpoint(v value) string {
 	s := p.checked(v, isURL, urlWanted)
-	u, err := url.Parse(s)
-	if err != nil || s == "" {
-		return "" // refused already
+	u, err := url.Parse(s) // valid by now, or empty because it was not
+	if err != nil {
+		return ""
 	}
 	if u.Path != "" && u.Path != "/" || u.RawQuery != "" {
 		p.failf(v, "must end after the host; the bucket has a key of its own")
@@ -116,7 +116,7 @@ func (p *parser) endpoint(v value) string {
 
 var dnsKinds = []string{"rfc2136", "digitalocean"}
 
-// tsigAlgorithms are those of RFC 8945, section 6, that it does not tell us to avoid.
+// tsigAlgorithms are those of RFC 8945, section 6, that are neither weak nor truncated.
 var tsigAlgorithms = []string{"hmac-sha256", "hmac-sha384", "hmac-sha512"}
 
 func (p *parser) dns(v value) []DNS {

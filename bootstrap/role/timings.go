@@ -1,8 +1,6 @@
 package role
 
-import (
-	"time"
-)
+import "time"
 
 // Timings are the waits a cluster may choose for itself. Whatever else takes time is derived from
 // them or fixed by the protocols.

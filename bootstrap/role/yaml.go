@@ -132,7 +132,7 @@ func (r *reader) isText(data []byte) bool {
 
 // maxReread bounds, in bytes, the search for the line of a mistake, each step of which reads the file
 // again. A file of ordinary length is searched from end to end.
-const maxReread = 1 << 20
+const maxReread = 512 << 10
 
 // syntax notes what the YAML library says after it has read so many bytes, with a hint for the two
 // mistakes our format invites. The library itself names the line where the surrounding block began,
