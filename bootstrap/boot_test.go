@@ -20,7 +20,7 @@ func TestFreshMachineBecomesItsNode(t *testing.T) {
 	for path, want := range map[string]string{
 		"kernel-hostname":                    "web1",
 		"etc/hostname":                       "web1\n",
-		"etc/hosts":                          "127.0.0.1 localhost\n127.0.1.1 web1\n",
+		"etc/hosts":                          "127.0.0.1 localhost\n127.0.1.1 web1.blog.example web1\n",
 		"run/understudy/secrets/web/tls.key": "tls-key-of-web",
 	} {
 		if got := r.read(path); got != want {

@@ -181,7 +181,7 @@ func (e *engine) leave(s step, done StepRecord, took time.Duration) error {
 	if s.lasts == forIncarnation {
 		d = durable
 	}
-	e.log.Info(done.Detail, "phase", s.name, "took", took)
+	e.log.Info("step done", "phase", s.name, "detail", done.Detail, "took", took)
 	if err := e.save(d); err != nil {
 		return err
 	}

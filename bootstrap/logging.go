@@ -72,12 +72,17 @@ func short(d time.Duration) time.Duration {
 	return d.Round(time.Microsecond)
 }
 
-// text renders "message key=value…". The keys in hidden stand elsewhere already.
-func (a attrs) text(r slog.Record, hidden string) string {
+// text renders "message key=value…" for people. Who we are stands elsewhere already. A detail is a sentence
+// of its own and takes the place of the message.
+func (a attrs) text(r slog.Record) string {
 	var b strings.Builder
-	b.WriteString(r.Message)
+	message := r.Message
 	a.each(r, func(key, value string) {
-		if strings.Contains(hidden, " "+key+" ") {
+		switch key {
+		case "detail":
+			message = value
+			return
+		case "phase", "node", "role", "attempt", "commit":
 			return
 		}
 		if strings.ContainsAny(value, " \"=") {
@@ -85,7 +90,7 @@ func (a attrs) text(r slog.Record, hidden string) string {
 		}
 		b.WriteString(" " + key + "=" + value)
 	})
-	return b.String()
+	return message + b.String()
 }
 
 // lineHandler writes one line for people per record: time, phase, message.
@@ -105,7 +110,7 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 			phase = value
 		}
 	})
-	line := fmt.Sprintf("%s  %-8s  %s", r.Time.Format("15:04:05.0"), phase, h.text(r, " phase node role attempt commit "))
+	line := fmt.Sprintf("%s  %-8s  %s", r.Time.Format("15:04:05.0"), phase, h.text(r))
 	if h.colour {
 		switch {
 		case r.Level >= slog.LevelError:
@@ -153,7 +158,7 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	case r.Level >= slog.LevelWarn:
 		priority = journal.PriWarning
 	}
-	return h.send(phase+h.text(r, " phase node role attempt commit "), priority, fields)
+	return h.send(phase+h.text(r), priority, fields)
 }
 
 func (h *journalHandler) WithAttrs(more []slog.Attr) slog.Handler {

@@ -90,17 +90,28 @@ func (b *boot) rename(name string) error {
 	if err := writeFile(b.at.hostname, []byte(name+"\n"), 0o644, durable); err != nil {
 		return fmt.Errorf("write the hostname: %w", err)
 	}
+	if err := b.nameInHosts(name); err != nil {
+		return err
+	}
+	if err := b.kernel.setHostname(name); err != nil {
+		return fmt.Errorf("set the kernel's hostname to %s: %w", name, err)
+	}
+	return nil
+}
+
+// nameInHosts lets the machine resolve its own name without asking anybody. Once the domain is known it is
+// in there too: without it Facter asks DNS for it, and where DNS does not answer every Puppet run waits.
+func (b *boot) nameInHosts(name string) error {
 	hosts, err := os.ReadFile(b.at.hosts)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("read the hosts file: %w", err)
 	}
-	if changed := withHost(string(hosts), name); changed != string(hosts) {
-		if err := writeFile(b.at.hosts, []byte(changed), 0o644, durable); err != nil {
-			return fmt.Errorf("write the hosts file: %w", err)
-		}
+	changed := withHost(string(hosts), name)
+	if changed == string(hosts) {
+		return nil
 	}
-	if err := b.kernel.setHostname(name); err != nil {
-		return fmt.Errorf("set the kernel's hostname to %s: %w", name, err)
+	if err := writeFile(b.at.hosts, []byte(changed), 0o644, durable); err != nil {
+		return fmt.Errorf("write the hosts file: %w", err)
 	}
 	return nil
 }

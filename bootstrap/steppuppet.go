@@ -59,11 +59,11 @@ func runPuppet(ctx context.Context, b *boot) (string, error) {
 func (b *boot) heard(l converge.Line) {
 	switch {
 	case strings.HasPrefix(l.Text, "Facter: ") || l.Level == "debug":
-		b.log.Debug(l.String())
+		b.log.Debug("puppet says", "detail", l.String())
 	case l.Level == "error" || l.Level == "warning":
-		b.log.Warn(l.String()) // Error is for the end of it, should it come to that
+		b.log.Warn("puppet says", "detail", l.String()) // Error is for the end of it, should it come to that
 	default:
-		b.log.Info(l.String())
+		b.log.Info("puppet says", "detail", l.String())
 	}
 }
 

@@ -112,21 +112,37 @@ func openSecrets(_ context.Context, b *boot) (string, error) {
 
 // facts hands Puppet what it must know of roles.yaml, as the structured fact `understudy`.
 func facts(_ context.Context, b *boot) (string, error) {
+	if !b.noop {
+		if err := b.nameInHosts(b.fact.Node + "." + b.roster.Domain); err != nil {
+			return "", err
+		}
+	}
 	data, err := json.MarshalIndent(map[string]role.Fact{"understudy": b.fact}, "", "  ")
 	if err != nil {
 		return "", fmt.Errorf("make the fact: %w", err)
 	}
-	paths := []string{b.at.factsPlain}
+	path := b.at.factsPlain
 	switch {
 	case b.noop:
-		paths = []string{filepath.Join(b.scratch, "vardir", "facts.d", "understudy.json")}
-	case strings.Contains(b.puppet.Binary, "/opt/puppetlabs/"):
-		paths = []string{b.at.factsAIO}
-	}
-	for _, path := range paths {
-		if err := writeFile(path, append(data, '\n'), 0o644, replaceable); err != nil {
-			return "", fmt.Errorf("write the fact for Puppet: %w", err)
+		path = filepath.Join(b.scratch, "understudy.json")
+		if err := b.outweighFact(path); err != nil {
+			return "", err
 		}
+	case strings.Contains(b.puppet.Binary, "/opt/puppetlabs/"):
+		path = b.at.factsAIO
 	}
-	return strings.Join(paths, ", "), nil
+	if err := writeFile(path, append(data, '\n'), 0o644, replaceable); err != nil {
+		return "", fmt.Errorf("write the fact for Puppet: %w", err)
+	}
+	return path, nil
+}
+
+// outweighFact makes a run without effects see the fact in the scratch directory and not an older one of the
+// machine's: among external facts the machine's own win, so it is a custom fact with more weight.
+func (b *boot) outweighFact(path string) error {
+	code := fmt.Sprintf("require 'json'\nFacter.add(:understudy) do\n  has_weight 1_000_000\n  setcode { JSON.parse(File.read(%q))['understudy'] }\nend\n", path)
+	if err := writeFile(filepath.Join(b.scratch, "vardir", "lib", "facter", "understudy.rb"), []byte(code), 0o644, replaceable); err != nil {
+		return fmt.Errorf("write the fact for Puppet: %w", err)
+	}
+	return nil
 }
