@@ -71,9 +71,12 @@ func (e *engine) run(ctx context.Context, b *boot, steps []step) error {
 			e.log.Debug("already done", "phase", s.name)
 			continue
 		}
+		if s.lasts == forIncarnation {
+			redo = true // what comes after it stood on the old result
+			e.forgetFrom(steps[i:])
+		}
 		err := e.step(ctx, b, s)
 		if err == nil {
-			redo = redo || s.lasts == forIncarnation // what comes after it stood on the old result
 			continue
 		}
 		f, ok := errors.AsType[*failure](err)
@@ -83,16 +86,24 @@ func (e *engine) run(ctx context.Context, b *boot, steps []step) error {
 		back++
 		e.log.Warn("starting over", "phase", s.name, "from", f.back, "reason", oneLine(f.err))
 		for steps[i].name != f.back {
-			e.record.forget(steps[i].name)
 			i--
 		}
-		e.record.forget(f.back)
-		i--
+		i-- // the loop's own step forward comes next
 		if _, ok := e.wait.pause(ctx, back, 0); !ok {
 			return context.Cause(ctx)
 		}
 	}
 	return nil
+}
+
+// forgetFrom takes the lasting ones of these steps off the record, so that a kill in the middle of them
+// leaves none that stands on an older one's result.
+func (e *engine) forgetFrom(steps []step) {
+	for _, s := range steps {
+		if s.lasts == forIncarnation {
+			e.record.forget(s.name)
+		}
+	}
 }
 
 // skips tells whether an earlier start has done the step for good.

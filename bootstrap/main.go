@@ -205,7 +205,7 @@ func (b *boot) usage(took time.Duration) Usage {
 		u.Bootstrap.MaxRSS = self.Maxrss << 10 // getrusage(2): kilobytes
 	}
 	if o := b.outcome; o != nil {
-		u.Puppet = &Cost{Took: short(o.Took).String(), CPU: (o.UserCPU + o.SystemCPU).Seconds(), MaxRSS: o.MaxRSS}
+		u.Puppet = &Cost{Took: short(o.Took).String(), CPU: (o.UserCPU + o.SystemCPU).Seconds(), MaxRSS: o.MaxRSS, Preloaded: o.Preloaded}
 	}
 	return u
 }

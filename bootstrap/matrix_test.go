@@ -27,7 +27,11 @@ type trouble struct {
 	args []string
 }
 
-func troubles(t *testing.T) []trouble {
+func troubles() []trouble {
+	return append(troublesBeforePuppet(), troublesWithPuppet()...)
+}
+
+func troublesBeforePuppet() []trouble {
 	return []trouble{
 		{name: "configuration with mistakes", make: func(r *rig) {
 			r.config["brunch"], r.config["sources"], r.config["retry"] = "main", "", "{first: 2s, most: 1s}"
@@ -76,6 +80,15 @@ func troubles(t *testing.T) []trouble {
 			r.setMeta("user-data", "")
 			r.file("etc/understudy/allowed_signers", string(allowedSigners(r.signer.PublicKey())), 0o644)
 		}},
+		{name: "something odd", make: func(r *rig) {
+			r.must(os.Remove(r.path("etc/hosts")))
+			r.must(os.Mkdir(r.path("etc/hosts"), 0o755))
+		}},
+	}
+}
+
+func troublesWithPuppet() []trouble {
+	return []trouble{
 		{name: "no puppet", make: func(r *rig) { r.must(os.Remove(r.path("usr/bin/puppet"))) }},
 		{name: "mistake in a manifest", make: func(r *rig) { r.file("puppet-mode", "compile", 0o644) }},
 		{name: "environment.conf with variables", make: func(r *rig) { r.commit(map[string]string{"puppet/environment.conf": "manifest = $codedir\n"}) }},
@@ -98,10 +111,6 @@ func troubles(t *testing.T) []trouble {
 		}},
 		{name: "disk full in the run", make: func(r *rig) { r.file("puppet-mode", "full", 0o644) }},
 		{name: "dpkg locked", make: func(r *rig) { r.file("puppet-mode", "locked", 0o644) }},
-		{name: "something odd", make: func(r *rig) {
-			r.must(os.Remove(r.path("etc/hosts")))
-			r.must(os.Mkdir(r.path("etc/hosts"), 0o755))
-		}},
 	}
 }
 
@@ -111,7 +120,7 @@ func TestEveryFailureHasItsCodeAndOneLine(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string]string{}
 	codes := map[int]bool{exitDone: true}
-	all := troubles(t)
+	all := troubles()
 	t.Run("troubles", func(t *testing.T) {
 		for _, tr := range all {
 			t.Run(tr.name, func(t *testing.T) {

@@ -97,6 +97,9 @@ type Cost struct {
 	Took   string  `json:"took"`
 	CPU    float64 `json:"cpu_seconds"`
 	MaxRSS int64   `json:"max_rss_bytes"`
+	// Preloaded says of Puppet that its code was loaded while something else was waited for. Took begins
+	// after that, CPU has it.
+	Preloaded bool `json:"preloaded,omitempty"`
 }
 
 // Finished reports whether the machine has become its node.
