@@ -100,6 +100,14 @@ class profile::mail::postfix (
       ;
   }
 
+  # Dovecot's sockets for Postfix lie there. Postfix makes it when it first starts, and Dovecot may be started before.
+  file { '/var/spool/postfix/private':
+    ensure => directory,
+    owner  => 'postfix',
+    group  => 'root',
+    mode   => '0700',
+  }
+
   # try-reload does nothing where the unit does not run: starting it is not Puppet's to decide.
   exec { 'reload postfix':
     command     => '/usr/bin/systemctl try-reload-or-restart postfix.service',
