@@ -77,6 +77,7 @@ type boot struct {
 	self    role.Role
 	fact    role.Fact
 	scratch string // of -noop
+	lent    bool   // -noop has laid out the secrets, which Puppet must read, and takes them away again
 	outcome *converge.Outcome
 }
 

@@ -268,7 +268,7 @@ func TestNoopTouchesNothing(t *testing.T) {
 	if code := r.run("", "-noop"); code != exitDone {
 		t.Fatalf("got exit code %d\n%s", code, r.log)
 	}
-	for _, own := range []string{"points", "notified", "puppet-runs", "etc/understudy", "etc/understudy/bootstrap.yaml"} {
+	for _, own := range []string{"points", "notified", "puppet-runs", "puppet-saw", "etc/understudy", "etc/understudy/bootstrap.yaml"} {
 		if err := os.RemoveAll(r.path(own)); err != nil {
 			t.Fatal(err)
 		}
@@ -280,6 +280,28 @@ func TestNoopTouchesNothing(t *testing.T) {
 		if !strings.Contains(r.log, want) {
 			t.Errorf("the log does not say %q:\n%s", want, r.log)
 		}
+	}
+}
+
+func TestNoopLendsPuppetTheSecretsAndTakesThemAway(t *testing.T) {
+	r := newRig(t, "web1")
+	if code := r.run(""); code != exitDone {
+		t.Fatalf("got exit code %d\n%s", code, r.log)
+	}
+	reboot(r)
+	before := r.read("var/lib/understudy/bootstrap.json")
+	r.commit(map[string]string{"puppet/manifests/site.pp": "include role::other\n"})
+	if code := r.run("", "-noop"); code != exitDone {
+		t.Fatalf("got exit code %d\n%s", code, r.log)
+	}
+	if got := r.read("puppet-saw"); got != "common\nweb\n" {
+		t.Errorf("Puppet saw secrets of %q, want common and web", got)
+	}
+	if exists(r.path("run/understudy/secrets")) {
+		t.Error("the secrets are still there")
+	}
+	if r.read("var/lib/understudy/bootstrap.json") != before {
+		t.Error("the record has changed")
 	}
 }
 

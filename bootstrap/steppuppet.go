@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -167,13 +166,14 @@ func finish(_ context.Context, b *boot) (string, error) {
 	return fmt.Sprintf("%s is a %s node now", b.fact.Node, b.self.Name), nil
 }
 
-// removeScratch deletes what -noop has written.
+// removeScratch takes away what -noop has written.
 func (b *boot) removeScratch() error {
-	if b.scratch == "" {
-		return nil
+	var errs []error
+	if b.lent {
+		errs = append(errs, os.RemoveAll(b.at.secrets))
 	}
-	if err := os.RemoveAll(b.scratch); err != nil {
-		return fmt.Errorf("remove %s: %w", filepath.Clean(b.scratch), err)
+	if b.scratch != "" {
+		errs = append(errs, os.RemoveAll(b.scratch))
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -101,11 +101,15 @@ func openSecrets(_ context.Context, b *boot) (string, error) {
 		return "", fail(exitSecrets, err, "see `understudy secrets rekey` and `secrets edit`, push, and the node tries again")
 	}
 	count := len(bundle.Files[secrets.GroupCommon]) + len(bundle.Files[b.self.Name])
-	if b.noop {
-		return fmt.Sprintf("opened; %d files would be written", count), nil
+	if b.noop && exists(b.at.secrets) {
+		return "opened; the files that are there stay as they are", nil
 	}
+	b.lent = b.noop
 	if err := bundle.WriteFiles(b.at.secrets, secrets.GroupCommon, b.self.Name); err != nil {
 		return "", fail(exitSecrets, err, "see whether "+filepath.Dir(b.at.secrets)+" is a writable tmpfs")
+	}
+	if b.noop {
+		return fmt.Sprintf("%d files for %s and %s, until this run ends", count, secrets.GroupCommon, b.self.Name), nil
 	}
 	return fmt.Sprintf("%d files for %s and %s", count, secrets.GroupCommon, b.self.Name), nil
 }
