@@ -12,6 +12,15 @@ each_node('mail') do
     end
   end
 
+  it 'keeps them stopped even where their packages are yet to be installed' do
+    is_expected.to contain_file('/etc/systemd/system-preset/10-understudy-primary-units.preset')
+      .with_content("disable postfix.service\ndisable dovecot.service\n")
+      .that_comes_before(['Package[postfix]', 'Package[dovecot-imapd]'])
+    is_expected.to contain_file('/usr/sbin/policy-rc.d')
+      .with(mode: '0755', content: /^  postfix\.service \| postfix \| dovecot\.service \| dovecot\)$/)
+      .that_comes_before(['Package[postfix]', 'Package[dovecot-imapd]'])
+  end
+
   it 'relays for nobody who has not logged in' do
     expect(main_cf).to include("smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n")
     expect(main_cf).to match(%r{^mynetworks = 127\.0\.0\.0/8 \[::1\]/128$})
