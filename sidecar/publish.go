@@ -72,7 +72,7 @@ func publishFile(ctx context.Context, c site.Client, repo, file string, wait tim
 	}
 	var said bytes.Buffer
 	if err := onNode(ctx, n, []string{r.Publish}, f, &said, &said); err != nil {
-		return fmt.Errorf("publish %s on %s: %w: %s", filepath.Base(file), n.Name, err, bytes.TrimSpace(said.Bytes()))
+		return fmt.Errorf("publish %s on %s: %v: %s", filepath.Base(file), n.Name, err, bytes.TrimSpace(said.Bytes())) // its exit status is not ours
 	}
 	fmt.Fprintf(out, "published %s on %s\n", filepath.Base(file), n.Name)
 	return nil

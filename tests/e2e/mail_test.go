@@ -79,6 +79,9 @@ func TestMailArrivesBySMTPAndIsReadByIMAP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
+	if err := client.Hello("bob.elsewhere.example"); err != nil {
+		t.Fatal(err)
+	}
 	if err := client.SendMail("bob@elsewhere.example", []string{user}, strings.NewReader(message)); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +102,9 @@ func TestMailServerIsNoOpenRelay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := client.Hello("spam.elsewhere.example"); err != nil {
+			t.Fatal(err)
+		}
 		err = client.SendMail("spam@elsewhere.example", []string{to}, strings.NewReader("Subject: buy\r\n\r\n"))
 		var refused *smtp.SMTPError
 		if !errors.As(err, &refused) || refused.Code/100 != 5 {
@@ -108,18 +114,26 @@ func TestMailServerIsNoOpenRelay(t *testing.T) {
 	}
 }
 
-// TestOutgoingMailIsSignedAndGoesThroughTheRelay submits as a user and looks at what the relay got.
-func TestOutgoingMailIsSignedAndGoesThroughTheRelay(t *testing.T) {
-	c := sharedCluster(t)
-	subject := fmt.Sprintf("Submitted %d", time.Now().UnixNano())
+// submission opens a session on port 587, as a mail program does.
+func submission(t *testing.T, c *cluster) *smtp.Client {
+	t.Helper()
 	client, err := smtp.DialStartTLS(c.ports["mail:587"], mailTLS(t, c))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	if err := client.Auth(sasl.NewPlainClient("", user, "wrong")); err == nil {
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// TestOutgoingMailIsSignedAndGoesThroughTheRelay submits as a user and looks at what the relay got.
+func TestOutgoingMailIsSignedAndGoesThroughTheRelay(t *testing.T) {
+	c := sharedCluster(t)
+	subject := fmt.Sprintf("Submitted %d", time.Now().UnixNano())
+	stranger := submission(t, c)
+	if err := stranger.Auth(sasl.NewPlainClient("", user, "wrong")); err == nil {
 		t.Fatal("a wrong password was taken")
 	}
+	client := submission(t, c)
 	if err := client.Auth(sasl.NewPlainClient("", user, password)); err != nil {
 		t.Fatal(err)
 	}
