@@ -37,7 +37,7 @@ image: check-root build ## make the image from which every node boots
 
 $(BUILD)/blog_1.0_all.deb: $(shell find tests/blog -type f 2>/dev/null)
 	@mkdir -p $(BUILD)
-	dpkg-deb --root-owner-group --build tests/blog $@
+	SOURCE_DATE_EPOCH=1767225600 dpkg-deb --root-owner-group --build tests/blog $@
 
 .PHONY: demo
 demo: check-root build $(BUILD)/blog_1.0_all.deb ## boot the reference cluster of eight nodes and show it
@@ -58,7 +58,7 @@ down: check-root build ## take the demo down and leave nothing behind
 # Test binaries that need root (namespaces, mounts, nodes) are built as the caller and run as root.
 
 ROOT_PACKAGES := ./sidecar/cloud/localcloud/netns ./sidecar/cloud/localcloud/nspawn ./tests/puppet ./tests/e2e
-TOOLS         := puppet-lint reprepro ruby-rspec-puppet ruby-puppetlabs-spec-helper $(shell sed -n "s,^\(puppet-module-[a-z0-9-]*\).*,\1,p" puppet/image-packages)
+TOOLS         := puppet-lint reprepro ruby-rspec-puppet $(shell sed -n "s,^\(puppet-module-[a-z0-9-]*\).*,\1,p" puppet/image-packages)
 TEST_HOST     := gcc libc6-dev openssh-client gpg gpg-agent
 
 .PHONY: test

@@ -38,6 +38,9 @@ const Hostname = "understudy-base"
 // Suite is the Debian release of the image.
 const Suite = "trixie"
 
+// FilesDir is the directory in a control repo whose files go into the image as they are, under "/".
+const FilesDir = "puppet/image-files"
+
 // PackageList is the file in a control repo which names the Debian packages that its roles want in
 // the image, one a line, # comments.
 const PackageList = "puppet/image-packages"
@@ -81,7 +84,7 @@ func (b Builder) Base(ctx context.Context, kind string, more []string) (dir stri
 	slices.Sort(packages)
 	packages = slices.Compact(packages)
 	args := b.debstrapArgs(packages)
-	dir = filepath.Join(b.Cache, kind+"-"+hash(args...)[:12])
+	dir = filepath.Join(b.Cache, kind+"-"+hash(append(args, "layout 2")...)[:12])
 	unlock, err := b.lock()
 	if err != nil {
 		return "", err
@@ -99,6 +102,9 @@ func (b Builder) Base(ctx context.Context, kind string, more []string) (dir stri
 	if err := b.debstrap(ctx, args, tree); err != nil {
 		return "", errors.Join(err, os.RemoveAll(partial))
 	}
+	if err := splitMirror(partial); err != nil {
+		return "", errors.Join(err, os.RemoveAll(partial))
+	}
 	if err := writeManifest(partial, Manifest{Kind: kind, Suite: Suite, Inputs: args, Packages: installed(tree)}); err != nil {
 		return "", errors.Join(err, os.RemoveAll(partial))
 	}
@@ -106,6 +112,35 @@ func (b Builder) Base(ctx context.Context, kind string, more []string) (dir stri
 		return "", fmt.Errorf("put the %s tree in place: %w", kind, err)
 	}
 	return filepath.Join(dir, "tree"), b.prune(kind, dir)
+}
+
+// Mirror is where the packages lie from which a base tree was built, and apt's lists that vouch for
+// them, as MirrorLists and MirrorDebs.
+func Mirror(base string) string { return filepath.Join(filepath.Dir(base), "mirror") }
+
+// What a Mirror holds.
+const (
+	MirrorLists = "lists"
+	MirrorDebs  = "archives"
+)
+
+// splitMirror moves apt's lists and packages out of a new tree and beside it. An image without them is
+// smaller, and apt on a node need not read Debian's 55 MB of lists to install one package of ours.
+func splitMirror(dir string) error {
+	mirror := Mirror(filepath.Join(dir, "tree"))
+	if err := os.Mkdir(mirror, 0o755); err != nil {
+		return err
+	}
+	for name, path := range map[string]string{MirrorLists: "var/lib/apt/lists", MirrorDebs: "var/cache/apt/archives"} {
+		path = filepath.Join(dir, "tree", path)
+		if err := os.Rename(path, filepath.Join(mirror, name)); err != nil {
+			return fmt.Errorf("keep the packages beside the tree: %w", err)
+		}
+		if err := os.MkdirAll(filepath.Join(path, "partial"), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Build makes the image: a base for the repo's package list, and the layer.

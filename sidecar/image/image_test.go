@@ -16,6 +16,7 @@ func checkout(t *testing.T) Layer {
 	write(t, filepath.Join(repo, "systemd", "ssh.service.d", "a.conf"), "[Service]\n")
 	write(t, filepath.Join(repo, "systemd", "README"), "not a unit\n")
 	write(t, filepath.Join(repo, PackageList), "nginx # web\npuppet-module-puppetlabs-stdlib\n\n")
+	write(t, filepath.Join(repo, FilesDir, "etc/facter/facter.conf"), "facts : {}\n")
 	for _, p := range []string{"understudy", "understudy-bootstrap"} {
 		write(t, filepath.Join(programs, p), "#!program "+p)
 	}
@@ -43,6 +44,7 @@ func TestLayerHoldsProgramsUnitsConfigurationAndModules(t *testing.T) {
 		"usr/bin/understudy": "#!program understudy",
 		"usr/lib/systemd/system/understudy-bootstrap.service": "[Unit]\n",
 		"usr/lib/systemd/system/ssh.service.d/a.conf":         "[Service]\n",
+		"etc/facter/facter.conf":                              "facts : {}\n",
 		"etc/understudy/bootstrap.yaml":                       "https://git.example/c.git",
 	} {
 		got, err := os.ReadFile(filepath.Join(root, path))
@@ -118,6 +120,27 @@ func TestImageOfThisRepositoryListsItsModules(t *testing.T) {
 	}
 	if want := "puppetlabs-stdlib"; !slices.Contains(got, want) {
 		t.Errorf("got %q, want %s among them", got, want)
+	}
+}
+
+func TestPackagesAreKeptBesideTheTreeAndNotInIt(t *testing.T) {
+	dir := t.TempDir()
+	tree := filepath.Join(dir, "tree")
+	write(t, filepath.Join(tree, "var/lib/apt/lists/deb_Packages"), "list")
+	write(t, filepath.Join(tree, "var/cache/apt/archives/a_1_all.deb"), "deb")
+	if err := splitMirror(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, kept := range []string{MirrorLists + "/deb_Packages", MirrorDebs + "/a_1_all.deb"} {
+		if _, err := os.Stat(filepath.Join(Mirror(tree), kept)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, apt := range []string{"var/lib/apt/lists", "var/cache/apt/archives"} {
+		left, err := os.ReadDir(filepath.Join(tree, apt))
+		if err != nil || len(left) != 1 || left[0].Name() != "partial" {
+			t.Errorf("%s: got %v, %v; want apt's empty partial directory and nothing else", apt, left, err)
+		}
 	}
 }
 

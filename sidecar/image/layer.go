@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,13 @@ func (l Layer) hash(base string) (sum string, inputs []string, err error) {
 	}
 	for _, u := range units {
 		files = append(files, filepath.Join(l.Repo, "systemd", u))
+	}
+	own, err := l.files()
+	if err != nil {
+		return "", nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		files = append(files, own[name])
 	}
 	for _, path := range files {
 		h, err := hashFile(path)
@@ -67,6 +75,27 @@ func (l Layer) units() ([]string, error) {
 	}
 	slices.Sort(units)
 	return units, nil
+}
+
+// files lists the control repo's own files for the image: path under "/" → where they lie.
+func (l Layer) files() (map[string]string, error) {
+	dir := filepath.Join(l.Repo, FilesDir)
+	found := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path == dir {
+			return nil // a control repo need not have any
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		found[name] = path
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("image layer: %w", err)
+	}
+	return found, nil
 }
 
 // modules reads which of Debian's Puppet modules the control repo uses: the packages named
@@ -114,7 +143,14 @@ func (l Layer) Write(root string) error {
 	if err != nil {
 		return err
 	}
+	own, err := l.files()
+	if err != nil {
+		return err
+	}
 	var errs []error
+	for name, path := range own {
+		errs = append(errs, copyFile(path, filepath.Join(root, name), 0o644))
+	}
 	for _, p := range programs {
 		errs = append(errs, copyFile(filepath.Join(l.Programs, p), filepath.Join(root, "usr/bin", p), 0o755))
 	}

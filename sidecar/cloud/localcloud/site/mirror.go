@@ -12,19 +12,22 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"understudy/sidecar/image"
 )
 
 // mirror serves, under Debian's own name and with Debian's own signature, the packages from which
 // the image was built: machines have no internet, and a role whose package is missing can install
 // it all the same. What was not downloaded for the image is not there.
 type mirror struct {
-	release, packages string            // files of the base tree's apt lists
+	release, packages string            // files of apt's lists
 	packagesHash      string            // SHA-256 of packages, under which apt asks for it
 	debs              map[string]string // pool file name → file
 }
 
-func newMirror(base string) (*mirror, error) {
-	lists := filepath.Join(base, "var/lib/apt/lists")
+// newMirror serves what image.Mirror keeps for a base tree.
+func newMirror(dir string) (*mirror, error) {
+	lists := filepath.Join(dir, image.MirrorLists)
 	m := &mirror{debs: map[string]string{}}
 	for suffix, to := range map[string]*string{"_InRelease": &m.release, "_Packages": &m.packages} {
 		found, err := filepath.Glob(filepath.Join(lists, "*"+suffix))
@@ -32,7 +35,7 @@ func newMirror(base string) (*mirror, error) {
 			return nil, err
 		}
 		if len(found) != 1 {
-			return nil, fmt.Errorf("package mirror: want one *%s in %s, found %d; build the image again (make clean image)", suffix, lists, len(found))
+			return nil, fmt.Errorf("package mirror: want one *%s in %s, found %d; build the image again: make clean image", suffix, lists, len(found))
 		}
 		*to = found[0]
 	}
@@ -42,7 +45,7 @@ func newMirror(base string) (*mirror, error) {
 	}
 	sum := sha256.Sum256(data)
 	m.packagesHash = hex.EncodeToString(sum[:])
-	debs, err := filepath.Glob(filepath.Join(base, "var/cache/apt/archives", "*.deb"))
+	debs, err := filepath.Glob(filepath.Join(dir, image.MirrorDebs, "*.deb"))
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +78,7 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case strings.HasSuffix(r.URL.Path, "/InRelease"):
 		http.ServeFile(w, r, m.release)
-	case strings.HasSuffix(r.URL.Path, "/main/binary-amd64/Packages"), name == m.packagesHash:
+	case strings.Contains(r.URL.Path, "/main/binary-") && name == "Packages", name == m.packagesHash:
 		http.ServeFile(w, r, m.packages)
 	case isDeb && strings.Contains(r.URL.Path, "/pool/"):
 		http.ServeFile(w, r, deb)

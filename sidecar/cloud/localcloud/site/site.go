@@ -28,6 +28,7 @@ import (
 	"understudy/sidecar/cloud/localcloud"
 	"understudy/sidecar/cloud/localcloud/netns"
 	"understudy/sidecar/cloud/localcloud/nspawn"
+	"understudy/sidecar/image"
 )
 
 // Options of a local cloud. All but Forwards and CableWait are required.
@@ -233,7 +234,7 @@ func (s *Site) inside(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	packages, err := newMirror(s.opt.Trees[len(s.opt.Trees)-1])
+	packages, err := newMirror(image.Mirror(s.opt.Trees[len(s.opt.Trees)-1]))
 	if err != nil {
 		return err
 	}
