@@ -11,12 +11,14 @@
 MARKER = 'understudy-preload: applying'.freeze
 
 # Types that nearly every catalog has. With their providers they are most of what a run has to load.
-TYPES = %i[file user group package service exec].freeze
+TYPES = %i[file user group package service exec component stage whit schedule filebucket].freeze
 
 FEATURES = %w[
   puppet/application/apply puppet/configurer puppet/transaction puppet/transaction/report puppet/pops
   puppet/pops/parser/egrammar puppet/pops/evaluator/evaluator_impl puppet/parser/compiler
-  puppet/indirector/catalog/compiler puppet/indirector/facts/facter digest/sha2
+  puppet/indirector/catalog/compiler puppet/indirector/facts/facter puppet/indirector/yaml
+  puppet/indirector/plain puppet/parser/e4_parser_adapter puppet/file_bucket/dipper
+  facter/framework/cli/cli_launcher digest/sha2
 ].freeze
 
 # Puppet looks for its code in modules first. What was loaded before the modules were known must be what
@@ -55,6 +57,7 @@ module PreloadedApply
 end
 
 Process.setproctitle('understudy-bootstrap: puppet, loaded, waits for its turn')
+require 'io/wait'
 require 'json'
 require 'puppet/util/command_line'
 require 'facter'
@@ -65,7 +68,7 @@ rescue LoadError
 end
 TYPES.each { |name| Puppet::Type.type(name) }
 Puppet::Application::Apply.prepend(PreloadedApply)
-GC.start
+GC.start unless $stdin.wait_readable(0) # Tidying up is free while nobody waits for us, and only then.
 
 input = $stdin.read
 exit 0 if input.empty?
