@@ -12,6 +12,7 @@ import (
 	"understudy/bootstrap/command"
 	"understudy/bootstrap/control"
 	"understudy/bootstrap/converge"
+	"understudy/bootstrap/progress"
 	"understudy/bootstrap/role"
 )
 
@@ -85,20 +86,20 @@ type boot struct {
 func (b *boot) steps() []step {
 	p := b.cfg.Patience
 	all := []step{
-		{name: phaseHostname, doing: "looking for this machine's name", patience: p.Hostname, limit: b.oneTry(), do: hostname},
-		{name: phaseJoin, lasts: forIncarnation, doing: "asking a peer for the cluster's identity", patience: p.Hostname, limit: p.Join + b.oneTry(),
+		{name: progress.Hostname, doing: "looking for this machine's name", patience: p.Hostname, limit: b.oneTry(), do: hostname},
+		{name: progress.Join, lasts: forIncarnation, doing: "asking a peer for the cluster's identity", patience: p.Hostname, limit: p.Join + b.oneTry(),
 			intact: func(b *boot) bool { return exists(filepath.Join(b.at.state, "identity")) }, do: join},
-		{name: phaseControl, lasts: forIncarnation, doing: "fetching the control repo", patience: p.Control, limit: b.fetchLimit(), intact: (*boot).hasRelease, do: fetch},
-		{name: phaseVerify, lasts: forIncarnation, doing: "checking who signed the commit", limit: b.oneTry(), intact: (*boot).hasRelease, do: verify},
-		{name: phaseExport, lasts: forIncarnation, doing: "writing the release", limit: b.fetchLimit(), intact: (*boot).hasRelease, do: export},
-		{name: phaseRoles, doing: "looking up this node's role", limit: b.oneTry(), do: roles},
-		{name: phaseSecrets, lasts: forBoot, doing: "opening secrets.age", limit: b.oneTry(),
+		{name: progress.Control, lasts: forIncarnation, doing: "fetching the control repo", patience: p.Control, limit: b.fetchLimit(), intact: (*boot).hasRelease, do: fetch},
+		{name: progress.Verify, lasts: forIncarnation, doing: "checking who signed the commit", limit: b.oneTry(), intact: (*boot).hasRelease, do: verify},
+		{name: progress.Export, lasts: forIncarnation, doing: "writing the release", limit: b.fetchLimit(), intact: (*boot).hasRelease, do: export},
+		{name: progress.Roles, doing: "looking up this node's role", limit: b.oneTry(), do: roles},
+		{name: progress.Secrets, lasts: forBoot, doing: "opening secrets.age", limit: b.oneTry(),
 			intact: func(b *boot) bool { return exists(b.at.secrets) }, do: openSecrets},
-		{name: phaseFacts, doing: "writing the fact for Puppet", limit: b.oneTry(), do: facts},
-		{name: phaseNeeds, lasts: forIncarnation, doing: "asking for what other roles must provide", patience: p.Needs, pause: time.Second, limit: b.oneTry(), do: needs},
-		{name: phasePuppet, lasts: forIncarnation, doing: "running Puppet", limit: p.Puppet + p.PuppetLock + b.oneTry(), do: runPuppet},
-		{name: phaseUnits, lasts: forBoot, doing: "starting the primary units", limit: p.Units + b.oneTry(), do: startUnits},
-		{name: phaseDone, doing: "writing the done-marker", limit: b.oneTry(), do: finish},
+		{name: progress.Facts, doing: "writing the fact for Puppet", limit: b.oneTry(), do: facts},
+		{name: progress.Needs, lasts: forIncarnation, doing: "asking for what other roles must provide", patience: p.Needs, pause: time.Second, limit: b.oneTry(), do: needs},
+		{name: progress.Puppet, lasts: forIncarnation, doing: "running Puppet", limit: p.Puppet + p.PuppetLock + b.oneTry(), do: runPuppet},
+		{name: progress.Units, lasts: forBoot, doing: "starting the primary units", limit: p.Units + b.oneTry(), do: startUnits},
+		{name: progress.Done, doing: "writing the done-marker", limit: b.oneTry(), do: finish},
 	}
 	if b.noop {
 		return all[:len(all)-1]
@@ -125,7 +126,7 @@ func (b *boot) repo() (*control.Repo, error) {
 // preload starts to load Puppet while other things are waited for, if there is a run to come.
 func (b *boot) preload(ctx context.Context) {
 	r := b.engine.record
-	_, converged := r.step(phasePuppet)
+	_, converged := r.Step(progress.Puppet)
 	if b.puppetErr == nil && !b.noop && !(converged && r.Failed == nil && r.Done == nil) {
 		b.loaded = b.puppet.Preload(ctx)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"understudy/bootstrap/progress"
 )
 
 func TestFreshMachineBecomesItsNode(t *testing.T) {
@@ -77,7 +79,7 @@ func after(t *testing.T, notified string) string {
 // TestKillAtEveryStepIsRecovered is the promise that any of them may be cut off, before, in the middle (the
 // work is done and not recorded) and after.
 func TestKillAtEveryStepIsRecovered(t *testing.T) {
-	for _, name := range []string{phaseHostname, phaseJoin, phaseControl, phaseVerify, phaseExport, phaseRoles, phaseSecrets, phaseFacts, phaseNeeds, phasePuppet, phaseUnits, phaseDone} {
+	for _, name := range []string{progress.Hostname, progress.Join, progress.Control, progress.Verify, progress.Export, progress.Roles, progress.Secrets, progress.Facts, progress.Needs, progress.Puppet, progress.Units, progress.Done} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "web1")
@@ -223,7 +225,7 @@ func TestLateHostnameIsWaitedFor(t *testing.T) {
 		t.Fatalf("got exit code %d\n%s", code, r.log)
 	}
 	r.mustBeDone("web1", "web")
-	if s, _ := r.record().step(phaseHostname); s.Tries < 2 {
+	if s, _ := r.record().Step(progress.Hostname); s.Tries < 2 {
 		t.Errorf("got %d tries, want several", s.Tries)
 	}
 	if n := strings.Count(r.log, "trying again"); n != 1 {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"understudy/bootstrap/progress"
 )
 
 // lasting says how long the effect of a step stays.
@@ -49,7 +51,7 @@ type engine struct {
 	wait   waiter
 	path   string // of the record; empty: it is not written (-noop)
 	bootID string
-	record Record
+	record progress.Record
 
 	// at is called before and after each step. Tests kill the process there.
 	at func(point string)
@@ -101,14 +103,14 @@ func (e *engine) run(ctx context.Context, b *boot, steps []step) error {
 func (e *engine) forgetFrom(steps []step) {
 	for _, s := range steps {
 		if s.lasts == forIncarnation {
-			e.record.forget(s.name)
+			e.record.Forget(s.name)
 		}
 	}
 }
 
 // skips tells whether an earlier start has done the step for good.
 func (e *engine) skips(b *boot, s step) bool {
-	done, ok := e.record.step(s.name)
+	done, ok := e.record.Step(s.name)
 	switch {
 	case !ok || s.lasts == forProcess:
 		return false
@@ -123,7 +125,7 @@ func (e *engine) step(ctx context.Context, b *boot, s step) error {
 	e.at("before " + s.name)
 	e.enter(s)
 	b.log = e.log.With("phase", s.name)
-	began := StepRecord{Name: s.name, Started: time.Now().UTC(), Attempt: e.record.Attempt, Boot: e.bootID}
+	began := progress.Step{Name: s.name, Started: time.Now().UTC(), Attempt: e.record.Attempt, Boot: e.bootID}
 	start := time.Now()
 	said := ""
 	for n := 1; ; n++ {
@@ -185,9 +187,9 @@ func (e *engine) enter(s step) {
 }
 
 // leave records a finished step. Only what would be dear to repeat is worth waiting for the disk.
-func (e *engine) leave(s step, done StepRecord, took time.Duration) error {
+func (e *engine) leave(s step, done progress.Step, took time.Duration) error {
 	e.at("between " + s.name)
-	e.record.add(done)
+	e.record.Add(done)
 	d := replaceable
 	if s.lasts == forIncarnation {
 		d = durable
@@ -218,19 +220,19 @@ func (e *engine) save(d durability) error {
 	if e.path == "" {
 		return nil
 	}
-	return e.record.save(e.path, d)
+	return saveRecord(e.record, e.path, d)
 }
 
 // finish closes the record of this attempt. err is what run returned.
-func (e *engine) finish(err error, usage Usage) {
+func (e *engine) finish(err error, usage progress.Usage) {
 	e.record.Usage = &usage
 	if f, ok := errors.AsType[*failure](err); ok {
-		e.record.Failed = &Failed{Code: f.code, Error: oneLine(f.err), Next: f.next, At: time.Now().UTC()}
+		e.record.Failed = &progress.Failed{Code: f.code, Error: oneLine(f.err), Next: f.next, At: time.Now().UTC()}
 		e.record.Message = "failed: " + oneLine(f.err)
 		e.record.Since = e.record.Failed.At
 	} else if err != nil {
 		e.record.Message = "stopped: " + oneLine(err)
-	} else if last, ok := e.record.step(e.record.Phase); ok {
+	} else if last, ok := e.record.Step(e.record.Phase); ok {
 		e.record.Message = last.Detail
 	}
 	if err := e.save(durable); err != nil {
@@ -241,17 +243,17 @@ func (e *engine) finish(err error, usage Usage) {
 
 // adopt compares the record with the machine we are on. A record of another incarnation (the image was made
 // from a machine that had been started once) is dropped; the identity of a cluster is dropped by nobody.
-func (e *engine) adopt(m Machine) (dropped bool) {
+func (e *engine) adopt(m progress.Machine) (dropped bool) {
 	old := e.record.Machine
 	same := old.MachineID == m.MachineID && (old.DropletID == "" || m.DropletID == "" || old.DropletID == m.DropletID)
-	if old == (Machine{}) || same {
+	if old == (progress.Machine{}) || same {
 		if m.DropletID == "" {
 			m.DropletID = old.DropletID
 		}
 		e.record.Machine = m
 		return false
 	}
-	e.record = Record{Version: recordVersion, Machine: m}
+	e.record = progress.Record{Version: progress.Version, Machine: m}
 	return true
 }
 

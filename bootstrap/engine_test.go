@@ -16,13 +16,15 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"understudy/bootstrap/progress"
 )
 
 func testEngine(t *testing.T) *engine {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	e := &engine{base: log, log: log, notify: notifier{send: func(string) {}}, at: func(string) {}, bootID: "b",
-		path: filepath.Join(t.TempDir(), "bootstrap.json"), record: Record{Version: recordVersion, Attempt: 1}}
+		path: filepath.Join(t.TempDir(), "bootstrap.json"), record: progress.Record{Version: progress.Version, Attempt: 1}}
 	e.wait.retry = Retry{First: 100 * time.Millisecond, Most: 5 * time.Second}
 	return e
 }

@@ -29,6 +29,7 @@ import (
 
 	"understudy/bootstrap/command"
 	"understudy/bootstrap/converge"
+	"understudy/bootstrap/progress"
 )
 
 func main() {
@@ -143,10 +144,10 @@ func prepare(cfg Config, o options, s surroundings, news <-chan struct{}) (*boot
 		return nil, fmt.Errorf("read the boot id: %w", err)
 	}
 	if o.noop {
-		b.engine.record = Record{Version: recordVersion, Attempt: 1, Machine: Machine{MachineID: machine}}
+		b.engine.record = progress.Record{Version: progress.Version, Attempt: 1, Machine: progress.Machine{MachineID: machine}}
 		return b, b.useScratch()
 	}
-	record, aside, err := loadRecord(s.layout.record)
+	record, aside, err := progress.Load(s.layout.record)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func prepare(cfg Config, o options, s surroundings, news <-chan struct{}) (*boot
 		s.log.Warn("the record of earlier steps cannot be read; everything is done again", "kept", aside)
 	}
 	b.engine.record, b.engine.path = record, s.layout.record
-	if b.engine.adopt(Machine{MachineID: machine}) {
+	if b.engine.adopt(progress.Machine{MachineID: machine}) {
 		s.log.Warn("the record of earlier steps is another machine's; starting over", "machine", machine)
 	}
 	b.engine.record.Attempt++
@@ -186,26 +187,26 @@ func (b *boot) report(err error, took time.Duration) int {
 		log.Warn("stopped; the next start goes on from here", "phase", b.engine.record.Phase, "reason", err, "took", took)
 		return exitUnexpected
 	case b.noop:
-		log.Info("nothing was changed", "phase", phaseDone, "took", took)
+		log.Info("nothing was changed", "phase", progress.Done, "took", took)
 		return exitDone
 	}
 	u := b.engine.record.Usage
-	log.Info("done", "phase", phaseDone, "took", took, "max_rss", fmt.Sprintf("%dMB", u.Bootstrap.MaxRSS>>20))
+	log.Info("done", "phase", progress.Done, "took", took, "max_rss", fmt.Sprintf("%dMB", u.Bootstrap.MaxRSS>>20))
 	b.engine.notify.ready()
 	b.engine.notify.status(fmt.Sprintf("done: %s is a %s node at %.12s, after %v", b.fact.Node, b.self.Name, b.engine.record.Commit, short(took)))
 	return exitDone
 }
 
 // usage is what this attempt has cost: our own process, and Puppet's.
-func (b *boot) usage(took time.Duration) Usage {
+func (b *boot) usage(took time.Duration) progress.Usage {
 	var self syscall.Rusage
-	u := Usage{Bootstrap: Cost{Took: short(took).String()}}
+	u := progress.Usage{Bootstrap: progress.Cost{Took: short(took).String()}}
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &self) == nil {
 		u.Bootstrap.CPU = time.Duration(self.Utime.Nano() + self.Stime.Nano()).Seconds()
 		u.Bootstrap.MaxRSS = self.Maxrss << 10 // getrusage(2): kilobytes
 	}
 	if o := b.outcome; o != nil {
-		u.Puppet = &Cost{Took: short(o.Took).String(), CPU: (o.UserCPU + o.SystemCPU).Seconds(), MaxRSS: o.MaxRSS, Preloaded: o.Preloaded}
+		u.Puppet = &progress.Cost{Took: short(o.Took).String(), CPU: (o.UserCPU + o.SystemCPU).Seconds(), MaxRSS: o.MaxRSS, Preloaded: o.Preloaded}
 	}
 	return u
 }

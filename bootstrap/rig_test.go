@@ -35,6 +35,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"understudy/bootstrap/command"
+	"understudy/bootstrap/progress"
 	"understudy/bootstrap/secrets"
 )
 
@@ -402,9 +403,9 @@ func (r *rig) startChild(killAt string, args ...string) (int, error) {
 	return cmd.ProcessState.ExitCode(), nil
 }
 
-func (r *rig) record() Record {
+func (r *rig) record() progress.Record {
 	r.t.Helper()
-	var rec Record
+	var rec progress.Record
 	if err := json.Unmarshal([]byte(r.read("var/lib/understudy/bootstrap.json")), &rec); err != nil {
 		r.t.Fatalf("%v\n%s", err, r.log)
 	}
@@ -415,7 +416,7 @@ func (r *rig) record() Record {
 func (r *rig) mustBeDone(node, role string) {
 	r.t.Helper()
 	rec := r.record()
-	if !rec.Finished() || rec.Node != node || rec.Role != role || rec.Phase != phaseDone || rec.Failed != nil {
+	if !rec.Finished() || rec.Node != node || rec.Role != role || rec.Phase != progress.Done || rec.Failed != nil {
 		r.t.Fatalf("got %+v, want %s done as %s\n%s", rec, node, role, r.log)
 	}
 	if !strings.HasPrefix(r.read("var/lib/understudy/bootstrap.done"), node+" role="+role+" ") {

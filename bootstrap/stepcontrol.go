@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"understudy/bootstrap/control"
+	"understudy/bootstrap/progress"
 )
 
 // fetch brings the newest commit of the branch from the first source that answers.
@@ -73,7 +74,7 @@ func verifyFailure(err error) error {
 	_, unknown := errors.AsType[*control.UnknownSignerError](err)
 	switch {
 	case errors.Is(err, control.ErrBroken):
-		return &failure{code: exitNoSource, err: err, next: "see the disk's health; the copy was thrown away", back: phaseControl}
+		return &failure{code: exitNoSource, err: err, next: "see the disk's health; the copy was thrown away", back: progress.Control}
 	case errors.Is(err, control.ErrTooOld):
 		return fail(exitTooOld, err, "push a commit on top of the one that the cluster knows; nothing older is accepted, whoever signed it")
 	case unknown:
@@ -98,7 +99,7 @@ func export(ctx context.Context, b *boot) (string, error) {
 	case errors.Is(err, control.ErrDiskFull):
 		return "", fail(exitDiskFull, err, "make room (df -h); it is tried again by itself")
 	case errors.Is(err, control.ErrBroken):
-		return "", &failure{code: exitNoSource, err: err, next: "see the disk's health; the copy was thrown away", back: phaseControl}
+		return "", &failure{code: exitNoSource, err: err, next: "see the disk's health; the copy was thrown away", back: progress.Control}
 	case refused, errors.Is(err, control.ErrTooLarge):
 		return "", fail(exitTree, err, "push a commit without it")
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"understudy/bootstrap/control"
+	"understudy/bootstrap/progress"
 	"understudy/bootstrap/secrets"
 )
 
@@ -61,7 +62,7 @@ func (b *boot) askPeers(ctx context.Context, t secrets.Ticket) (secrets.Membersh
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.Patience.Join, fmt.Errorf("asked for %v", b.cfg.Patience.Join))
 	defer cancel()
-	b.engine.say(phaseJoin, "asking "+strings.Join(t.Peers, ", ")+" for the identity of cluster "+t.Cluster)
+	b.engine.say(progress.Join, "asking "+strings.Join(t.Peers, ", ")+" for the identity of cluster "+t.Cluster)
 	m, err := secrets.Join(ctx, t, secrets.JoinOptions{MachineID: id, StateDir: b.at.state, Log: b.log})
 	if err == nil {
 		return m, nil

@@ -10,6 +10,7 @@ import (
 
 	"understudy/bootstrap/command"
 	"understudy/bootstrap/converge"
+	"understudy/bootstrap/progress"
 )
 
 const runByHand = "see journalctl -u understudy-bootstrap PHASE=puppet"
@@ -33,7 +34,7 @@ func runPuppet(ctx context.Context, b *boot) (string, error) {
 			b.heard(l)
 			if now := time.Now(); now.Sub(said) >= sayEvery && l.Level == "notice" {
 				said = now
-				b.engine.say(phasePuppet, l.String())
+				b.engine.say(progress.Puppet, l.String())
 			}
 		},
 	})

@@ -13,6 +13,7 @@ import (
 
 	"filippo.io/age"
 
+	"understudy/bootstrap/progress"
 	"understudy/bootstrap/role"
 	"understudy/bootstrap/secrets"
 )
@@ -45,7 +46,7 @@ func roles(_ context.Context, b *boot) (string, error) {
 	}
 	if before := b.engine.record.Role; before != b.self.Name {
 		if before != "" {
-			b.engine.record.forget(phaseSecrets, phaseNeeds, phasePuppet, phaseUnits)
+			b.engine.record.Forget(progress.Secrets, progress.Needs, progress.Puppet, progress.Units)
 		}
 		b.engine.record.Role = b.self.Name
 	}

@@ -69,7 +69,7 @@ func printStatus(w io.Writer, st site.Status, now time.Time) error {
 	}
 	err := t.Flush()
 	for _, f := range st.Forwards {
-		fmt.Fprintf(w, "http or tcp://%s leads to %s\n", f.Listen, f.Target)
+		fmt.Fprintf(w, "%s leads to %s\n", f.Listen, f.Target)
 	}
 	fmt.Fprintf(w, "API %s (inside; token in %s), control repo %s, operator's key in %s\n", st.API, st.TokenFile, st.Git, st.Operator)
 	return errors.Join(err)

@@ -122,15 +122,16 @@ func timeline(out io.Writer, st site.Status) error {
 	if len(st.Nodes) == 0 || st.Nodes[0].Bootstrap == nil {
 		return nil
 	}
-	phases := st.Nodes[0].Bootstrap.Phases()
+	phases := st.Nodes[0].Bootstrap.Steps
 	for _, p := range phases {
-		fmt.Fprintf(t, "%s\t", p)
+		fmt.Fprintf(t, "%s\t", p.Name)
 	}
 	fmt.Fprintln(t, "total\tcpu\t")
 	for _, n := range st.Nodes {
 		fmt.Fprintf(t, "%s\t%s\t", n.Name, words(n.Bootstrap.Began().Sub(n.Created)))
 		for _, p := range phases {
-			fmt.Fprintf(t, "%s\t", words(n.Bootstrap.Took(p)))
+			s, _ := n.Bootstrap.Step(p.Name)
+			fmt.Fprintf(t, "%s\t", words(s.Duration()))
 		}
 		fmt.Fprintf(t, "%s\t%.1fs\t\n", words(n.Serving.Sub(n.Created)), n.CPU)
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"understudy/bootstrap/progress"
 	"understudy/sidecar/cloud/localcloud/netns"
 	"understudy/sidecar/cloud/localcloud/site"
 )
@@ -252,7 +253,7 @@ func (r run) reportUsage(node string) {
 	}
 }
 
-func (r run) usage(node string) *site.Usage {
+func (r run) usage(node string) *progress.Usage {
 	for _, n := range r.status().Nodes {
 		if n.Name == node && n.Bootstrap != nil && n.Bootstrap.Finished() {
 			return n.Bootstrap.Usage

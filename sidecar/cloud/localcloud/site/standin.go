@@ -5,7 +5,6 @@ package site
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/sync/errgroup"
 
+	"understudy/bootstrap/progress"
 	"understudy/bootstrap/role"
 )
 
@@ -203,8 +203,8 @@ func (st *standin) read() []Node {
 		if err != nil {
 			continue // not there yet
 		}
-		var b Bootstrap
-		if err := json.Unmarshal(data, &b); err != nil {
+		b, err := progress.Parse(data)
+		if err != nil {
 			continue // as good as not there; the file is replaced whole, so this is a foreign one
 		}
 		n.Bootstrap = &b

@@ -4,6 +4,8 @@ package site
 
 import (
 	"time"
+
+	"understudy/bootstrap/progress"
 )
 
 // Status is what a local cloud tells about itself, as `understudy local status --json` prints it.
@@ -26,17 +28,17 @@ type Status struct {
 
 // Node is one node of the roster on its way from nothing to serving.
 type Node struct {
-	Name      string     `json:"name"`
-	Role      string     `json:"role"`
-	First     bool       `json:"first"`   // of its role, where duties begin
-	Machine   int        `json:"machine"` // 0: not created yet
-	Leader    int        `json:"leader"`  // host process ID of its PID 1; 0: off
-	Address   string     `json:"address"` // private
-	Power     bool       `json:"power"`
-	Created   time.Time  `json:"created,omitzero"`
-	Serving   time.Time  `json:"serving,omitzero"`
-	CPU       float64    `json:"cpu_seconds"` // of all its processes since power-on
-	Bootstrap *Bootstrap `json:"bootstrap,omitempty"`
+	Name      string           `json:"name"`
+	Role      string           `json:"role"`
+	First     bool             `json:"first"`   // of its role, where duties begin
+	Machine   int              `json:"machine"` // 0: not created yet
+	Leader    int              `json:"leader"`  // host process ID of its PID 1; 0: off
+	Address   string           `json:"address"` // private
+	Power     bool             `json:"power"`
+	Created   time.Time        `json:"created,omitzero"`
+	Serving   time.Time        `json:"serving,omitzero"`
+	CPU       float64          `json:"cpu_seconds"` // of all its processes since power-on
+	Bootstrap *progress.Record `json:"bootstrap,omitempty"`
 
 	handled bool // published; only the stand-in's owner looks at it
 }

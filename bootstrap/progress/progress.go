@@ -1,35 +1,35 @@
-package main
+// Package progress is /var/lib/understudy/bootstrap.json: how far a machine has come on its way to
+// being a node. understudy-bootstrap writes it; `understudy local status` and the sidecar read it, so
+// its keys and the names of the phases are a promise: keys are added, never changed.
+package progress
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// recordVersion is raised when a reader of the old form would misunderstand the new one. Keys may be
-// added without that.
-const recordVersion = 1
+// Version is raised when a reader of the old form would misunderstand the new one. Keys may be added
+// without that.
+const Version = 1
 
 // Names of the phases, in their order. They are a promise to everybody who reads the record.
 const (
-	phaseHostname = "hostname" // learn our name
-	phaseJoin     = "join"     // become a member: the cluster's identity
-	phaseControl  = "control"  // fetch the control repo
-	phaseVerify   = "verify"   // check who signed its newest commit
-	phaseExport   = "export"   // write its tree as a release
-	phaseRoles    = "roles"    // find our role in roles.yaml
-	phaseSecrets  = "secrets"  // open secrets.age
-	phaseFacts    = "facts"    // tell Puppet what we are
-	phaseNeeds    = "needs"    // wait for what other roles must provide
-	phasePuppet   = "puppet"   // converge
-	phaseUnits    = "units"    // start what runs on the first node only
-	phaseDone     = "done"
+	Hostname = "hostname" // learn our name
+	Join     = "join"     // become a member: the cluster's identity
+	Control  = "control"  // fetch the control repo
+	Verify   = "verify"   // check who signed its newest commit
+	Export   = "export"   // write its tree as a release
+	Roles    = "roles"    // find our role in roles.yaml
+	Secrets  = "secrets"  // open secrets.age
+	Facts    = "facts"    // tell Puppet what we are
+	Needs    = "needs"    // wait for what other roles must provide
+	Puppet   = "puppet"   // converge
+	Units    = "units"    // start what runs on the first node only
+	Done     = "done"
 )
 
 // Record is /var/lib/understudy/bootstrap.json: how far this machine has come. `understudy local status`
@@ -53,7 +53,7 @@ type Record struct {
 	// Failed is how the last attempt ended; null while it runs and when it ended well.
 	Failed *Failed `json:"failed"`
 	// Steps are those that are done, in the order in which they were.
-	Steps []StepRecord `json:"steps"`
+	Steps []Step `json:"steps"`
 	// Done is when the machine had become its node. Null: not yet.
 	Done *time.Time `json:"done"`
 	// Usage is filled at the end of an attempt.
@@ -66,8 +66,8 @@ type Machine struct {
 	DropletID string `json:"droplet_id,omitempty"` // the provider's, once the metadata service has said it
 }
 
-// StepRecord is one step that is done.
-type StepRecord struct {
+// Step is one that is done.
+type Step struct {
 	Name     string    `json:"name"`
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
@@ -105,31 +105,67 @@ type Cost struct {
 // Finished reports whether the machine has become its node.
 func (r Record) Finished() bool { return r.Done != nil }
 
-// step returns the record of a step that is done.
-func (r Record) step(name string) (StepRecord, bool) {
+// Step returns the record of a step that is done.
+func (r Record) Step(name string) (Step, bool) {
 	for _, s := range r.Steps {
 		if s.Name == name {
 			return s, true
 		}
 	}
-	return StepRecord{}, false
+	return Step{}, false
 }
 
-// forget removes the steps with these names.
-func (r *Record) forget(names ...string) {
-	r.Steps = slices.DeleteFunc(r.Steps, func(s StepRecord) bool { return slices.Contains(names, s.Name) })
+// Duration is how long the step took, by the node's monotonic clock where the record tells it.
+func (s Step) Duration() time.Duration {
+	if d, err := time.ParseDuration(s.Took); err == nil {
+		return d
+	}
+	return s.Finished.Sub(s.Started)
 }
 
-// add notes a step as done, once.
-func (r *Record) add(s StepRecord) {
-	r.forget(s.Name)
+// Began is when the first of the recorded steps started; without any, when the present phase did.
+func (r Record) Began() time.Time {
+	if len(r.Steps) == 0 {
+		return r.Since
+	}
+	return r.Steps[0].Started
+}
+
+// Forget removes the steps with these names.
+func (r *Record) Forget(names ...string) {
+	r.Steps = slices.DeleteFunc(r.Steps, func(s Step) bool { return slices.Contains(names, s.Name) })
+}
+
+// Add notes a step as done, once.
+func (r *Record) Add(s Step) {
+	r.Forget(s.Name)
 	r.Steps = append(r.Steps, s)
 }
 
-// loadRecord reads the record at path. A missing one is an empty one. One that cannot be read is put aside,
+// Line says in one line what the node does, or why it cannot go on and what to do next.
+func (r Record) Line(now time.Time) string {
+	if r.Failed != nil {
+		return fmt.Sprintf("failed (%d): %s; %s", r.Failed.Code, r.Failed.Error, r.Failed.Next)
+	}
+	return fmt.Sprintf("%s: %s, %s", r.Phase, r.Message, now.Sub(r.Since).Round(100*time.Millisecond))
+}
+
+// Parse reads a record. It refuses one of another version, or none.
+func Parse(data []byte) (Record, error) {
+	var r Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Record{}, fmt.Errorf("read the record of steps: %w", err)
+	}
+	if r.Version != Version || r.Attempt < 0 {
+		return Record{}, fmt.Errorf("read the record of steps: version %d, attempt %d: want version %d", r.Version, r.Attempt, Version)
+	}
+	return r, nil
+}
+
+// Load reads the record at path. A missing one is an empty one. One that cannot be read is put aside,
 // and aside says where: then everything is done again, which is safe.
-func loadRecord(path string) (r Record, aside string, err error) {
-	fresh := Record{Version: recordVersion}
+func Load(path string) (r Record, aside string, err error) {
+	fresh := Record{Version: Version}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return fresh, "", nil
@@ -137,7 +173,7 @@ func loadRecord(path string) (r Record, aside string, err error) {
 	if err != nil {
 		return fresh, "", fmt.Errorf("read the record of earlier steps: %w", err)
 	}
-	if json.Unmarshal(data, &r) == nil && r.Version == recordVersion && r.Attempt >= 0 {
+	if r, err := Parse(data); err == nil {
 		return r, "", nil
 	}
 	aside = path + ".unreadable"
@@ -146,67 +182,3 @@ func loadRecord(path string) (r Record, aside string, err error) {
 	}
 	return fresh, aside, nil
 }
-
-// durability says what a write has to survive.
-type durability int
-
-const (
-	// replaceable content may be lost in a power failure: the step it tells of is then repeated.
-	replaceable durability = iota
-	// durable content is on the disk when the write returns.
-	durable
-)
-
-// save replaces the record at path.
-func (r Record) save(path string, d durability) error {
-	if r.Steps == nil {
-		r.Steps = []StepRecord{}
-	}
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write the record of steps: %w", err)
-	}
-	if err := writeFile(path, append(data, '\n'), 0o644, d); err != nil {
-		return fmt.Errorf("write the record of steps: %w", err)
-	}
-	return nil
-}
-
-// writeFile replaces a file whole: whoever reads it sees the old content or the new one.
-func writeFile(path string, data []byte, mode os.FileMode, d durability) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	temp := filepath.Join(dir, "."+filepath.Base(path)+".new") // one name, so that a crash leaves at most one
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode))
-	if d == durable {
-		err = errors.Join(err, f.Sync())
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	if d != durable {
-		return nil
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// isDiskFull tells the two errors by which a file system says that it has no room.
-func isDiskFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
