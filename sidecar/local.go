@@ -20,7 +20,7 @@ Debian nodes with their own systemd, in a network namespace of their own, and th
 the real one make a cluster of them. Nothing of this machine's network is changed; chosen ports are
 forwarded to 127.0.0.1.`,
 		Example: `  sudo understudy local up --forward 8080=www:80   # build the image if needed, boot the roster
-  understudy local status                          # what is where
+  sudo understudy local status                     # what is where
   sudo understudy local exec web1 -- journalctl -u understudy-bootstrap
   sudo understudy local destroy web1               # as if the provider had lost it
   sudo understudy local down                       # leave nothing behind`,

@@ -188,6 +188,9 @@ func TestProvisionMakesAMachineTheImage(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		c.on(t, "mail2", "sh", "-c", "cp -a /root/machine-id /root/hostname /etc/ && cp -a /root/ssh/. /etc/ssh/ && cp -a /root/understudy /var/lib/")
+		if out, code := c.again(t, "mail2"); code != 0 { // services that provisioning stopped
+			t.Errorf("mail2 does not come back: status %d\n%s", code, out)
+		}
 	})
 	if out, code := c.run(t, "mail2", "understudy", "image", "provision", "--repo", "/root/c", "--source", "https://git.example/c.git"); code == 0 {
 		t.Fatalf("it changes a machine without --really\n%s", out)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/digitalocean/godo"
 	"golang.org/x/oauth2"
+
+	"understudy/bootstrap/progress"
 )
 
 // get fetches a page through a forward.
@@ -107,11 +109,21 @@ func TestBlogAnswersThroughBothLoadBalancers(t *testing.T) {
 func TestSecondRunChangesNothing(t *testing.T) {
 	c := sharedCluster(t)
 	for _, n := range c.status(t).Nodes {
-		release := strings.TrimSpace(c.on(t, n.Name, "sh", "-c", "ls -d /var/lib/understudy/releases/????????????????????????????????????????"))
+		release := c.release(t, n.Name)
 		if out, code := c.apply(t, n.Name, release); code != 0 {
 			t.Errorf("%s: a second run: status %d, want 0 (nothing changed)\n%s", n.Name, code, out)
 		}
 	}
+}
+
+// release is the directory of the commit that a node is at.
+func (c *cluster) release(t *testing.T, node string) string {
+	t.Helper()
+	record, err := progress.Parse([]byte(c.on(t, node, "cat", "/var/lib/understudy/bootstrap.json")))
+	if err != nil || record.Commit == "" {
+		t.Fatalf("%s: commit %q, %v", node, record.Commit, err)
+	}
+	return "/var/lib/understudy/releases/" + record.Commit
 }
 
 // apply runs Puppet on a node and returns its detailed exit code: 0 unchanged, 2 changed, 4 and 6 failed.
@@ -130,7 +142,7 @@ func TestMissingPackageIsInstalledFromTheMirror(t *testing.T) {
 	if _, code := c.run(t, node, "test", "-e", "/usr/sbin/nginx"); code == 0 {
 		t.Fatal("nginx is still there: the test shows nothing")
 	}
-	release := strings.TrimSpace(c.on(t, node, "sh", "-c", "ls -d /var/lib/understudy/releases/????????????????????????????????????????"))
+	release := c.release(t, node)
 	if out, code := c.apply(t, node, release); code != 2 {
 		t.Fatalf("got status %d, want 2 (changed)\n%s", code, out)
 	}

@@ -92,7 +92,8 @@ type Site struct {
 	standin  *standin
 }
 
-// Run brings the cloud up and serves it until ctx ends; then it takes everything down again.
+// Run brings the cloud up and serves it until ctx ends; then it takes everything down again. After an
+// error the state directory stays, with the log; Clean removes it.
 func Run(ctx context.Context, log *slog.Logger, opt Options) (err error) {
 	s := &Site{opt: opt, log: log, started: time.Now(), token: "local-" + randomHex(16)}
 	if err := ValidName(opt.Name); err != nil {
@@ -106,7 +107,10 @@ func Run(ctx context.Context, log *slog.Logger, opt Options) (err error) {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, s.net.Close(), Clean(opt.Name, opt.Dir))
+		err = errors.Join(err, s.net.Close(), nspawn.Clean(opt.Name), netns.Remove(Namespace(opt.Name)))
+		if err == nil { // otherwise the log in there is what somebody wants to read
+			err = os.RemoveAll(opt.Dir)
+		}
 	}()
 	s.machines, err = nspawn.New(nspawn.Options{
 		Cloud: opt.Name, Dir: filepath.Join(opt.Dir, "machines"), Net: s.net, Self: opt.Self, Gateway: gateway, Log: log,
