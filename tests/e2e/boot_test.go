@@ -181,13 +181,13 @@ func TestProvisionMakesAMachineTheImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program(t), "local", "exec", "--name", c.name, "mail2", "--", "sh", "-c",
-		"mkdir -p /root/c && tar -C /root/c -x && cp -a /etc/machine-id /etc/hostname /etc/ssh /var/lib/understudy /root/")
+		"mkdir -p /root/c && tar -C /root/c -x && cp -a /etc/machine-id /etc/hostname /etc/ssh /var/lib/understudy /root/ && cp -a /etc/understudy /root/etc-understudy")
 	cmd.Stdin = &archive
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Cleanup(func() {
-		c.on(t, "mail2", "sh", "-c", "cp -a /root/machine-id /root/hostname /etc/ && cp -a /root/ssh/. /etc/ssh/ && cp -a /root/understudy /var/lib/")
+		c.on(t, "mail2", "sh", "-c", "cp -a /root/machine-id /root/hostname /etc/ && cp -a /root/ssh/. /etc/ssh/ && cp -a /root/etc-understudy/. /etc/understudy/ && cp -a /root/understudy /var/lib/")
 		if out, code := c.again(t, "mail2"); code != 0 { // services that provisioning stopped
 			t.Errorf("mail2 does not come back: status %d\n%s", code, out)
 		}
