@@ -45,7 +45,7 @@ top. image.json beside the tree lists everything it was made from.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			say := func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }
-			if err := errors.Join(needRoot("making an image")); err != nil {
+			if err := needRoot("making an image"); err != nil {
 				return err
 			}
 			if err := installTools(cmd.Context(), command.Exec{}, say, o.install); err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -72,7 +71,7 @@ func printStatus(w io.Writer, st site.Status, now time.Time) error {
 		fmt.Fprintf(w, "%s leads to %s\n", f.Listen, f.Target)
 	}
 	fmt.Fprintf(w, "API %s (inside; token in %s), control repo %s, operator's key in %s\n", st.API, st.TokenFile, st.Git, st.Operator)
-	return errors.Join(err)
+	return err
 }
 
 // stateOf says in a few words what a node does.

@@ -63,11 +63,10 @@ type Builder struct {
 
 // Layer says what goes on top of the base.
 type Layer struct {
-	Repo      string   // the control repo's checkout: its systemd directory and package list are used
-	Programs  string   // directory with understudy and understudy-bootstrap
-	Sources   []string // of the control repo, in the order in which a machine tries them
-	Branch    string
-	ExtraName string // put into the manifest; tells apart images made for a purpose
+	Repo     string   // the control repo's checkout: its systemd directory and package list are used
+	Programs string   // directory with understudy and understudy-bootstrap
+	Sources  []string // of the control repo, in the order in which a machine tries them
+	Branch   string
 }
 
 // Image is a finished image.

@@ -19,7 +19,7 @@ const bootUnit = "understudy-bootstrap.service"
 
 // hash covers every input of the layer, and the base it lies on.
 func (l Layer) hash(base string) (sum string, inputs []string, err error) {
-	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), resolved, "name " + l.ExtraName}
+	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), resolved}
 	files := []string{}
 	for _, p := range programs {
 		files = append(files, filepath.Join(l.Programs, p))

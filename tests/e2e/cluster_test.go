@@ -87,6 +87,8 @@ func TestBlogAnswersThroughBothLoadBalancers(t *testing.T) {
 			}
 			return nil
 		})
+		other := map[string]string{"lb1": "lb2", "lb2": "lb1"}[lb]
+		c.on(t, other, "systemctl", "stop", "haproxy") // so that nobody else can have answered
 		for range 6 {
 			page, header, err := c.get("www:80", "/")
 			if err != nil {
@@ -97,8 +99,7 @@ func TestBlogAnswersThroughBothLoadBalancers(t *testing.T) {
 			}
 			web[header.Get("X-Served-By")] = true
 		}
-		requests := c.on(t, lb, "sh", "-c", "journalctl --no-pager -u haproxy | grep -c 'GET / ' || true")
-		t.Logf("%s has logged %s requests", lb, strings.TrimSpace(requests))
+		c.on(t, other, "systemctl", "start", "haproxy")
 	}
 	if !web["web1"] || !web["web2"] {
 		t.Errorf("got answers from %v, want both web nodes", web)

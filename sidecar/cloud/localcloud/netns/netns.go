@@ -258,7 +258,8 @@ func (n *Namespace) forget(a netip.Addr) error {
 	})
 }
 
-// portOf reports the bridge port of a machine name (systemd-nspawn prefixes "vb-").
+// PortOf is the bridge port of a machine (systemd-nspawn prefixes "vb-"). It panics if the name is longer
+// than an interface name may be.
 func PortOf(machine string) string {
 	port := "vb-" + machine
 	if len(port) > unix.IFNAMSIZ-1 {

@@ -133,7 +133,7 @@ func (b *Backend) start(ctx context.Context, mc *machine, spec Spec) error {
 		return err
 	}
 	defer group.Close()
-	cmd, err := spec.command(ctx, b.opt.Self, group)
+	cmd, err := spec.command(b.opt.Self, group)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,9 @@ func (b *Backend) off(mc *machine, err error) {
 	defer b.mu.Unlock()
 	mc.pid = 0
 	close(mc.ended)
-	removeGroup(b.opt.Cloud, Name(b.opt.Cloud, mc.ID))
+	if err := removeGroup(b.opt.Cloud, Name(b.opt.Cloud, mc.ID)); err != nil {
+		b.opt.Log.Warn("an empty control group stays until the cloud goes down", "machine", mc.ID, "err", err)
+	}
 	if exitCode(err) != rebootStatus || b.machines[mc.ID] != mc {
 		b.opt.Log.Info("machine is off", "machine", mc.ID, "node", mc.Machine.Name, "status", exitCode(err))
 		return

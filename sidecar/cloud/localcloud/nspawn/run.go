@@ -3,7 +3,6 @@
 package nspawn
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +31,7 @@ type Spec struct {
 }
 
 // command prepares the machine's directory and the runner's command line.
-func (s Spec) command(ctx context.Context, self string, group *os.File) (*exec.Cmd, error) {
+func (s Spec) command(self string, group *os.File) (*exec.Cmd, error) {
 	for _, d := range []string{"upper", "work", "root"} {
 		if err := os.MkdirAll(filepath.Join(s.Dir, d), 0o755); err != nil {
 			return nil, err
@@ -50,7 +49,6 @@ func (s Spec) command(ctx context.Context, self string, group *os.File) (*exec.C
 		return nil, err
 	}
 	// Not CommandContext: the machine outlives the call that booted it.
-	_ = ctx
 	cmd := exec.Command(self, RunCommand...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
 	cmd.Stdin = strings.NewReader(string(input))

@@ -37,7 +37,8 @@ type standin struct {
 	nodes map[string]*Node
 	err   error // why it cannot go on
 
-	order []string // the nodes in the roster's order; never changes
+	made  map[string]bool // "name address" of every record; only run's goroutine looks at it
+	order []string        // the nodes in the roster's order; never changes
 }
 
 func newStandin(s *Site) *standin {
@@ -57,7 +58,7 @@ func newStandin(s *Site) *standin {
 	}
 	api := godo.NewClient(client) // not NewFromToken: that one repeats POSTs
 	api.BaseURL = &url.URL{Scheme: "http", Host: netip.AddrPortFrom(gateway, apiPort).String(), Path: "/"}
-	st := &standin{site: s, log: s.log, api: api, names: map[string]netip.Addr{}, nodes: map[string]*Node{}}
+	st := &standin{site: s, log: s.log, api: api, names: map[string]netip.Addr{}, nodes: map[string]*Node{}, made: map[string]bool{}}
 	for _, r := range s.roster.Roles {
 		for i, name := range r.Nodes {
 			st.nodes[name] = &Node{Name: name, Role: r.Name, First: i == 0}
@@ -154,13 +155,19 @@ func (st *standin) announce(ctx context.Context, r role.Role) error {
 	return nil
 }
 
+// record publishes an address under a name, once: the API takes a second POST for a second record.
 func (st *standin) record(ctx context.Context, name string, addr netip.Addr) error {
+	key := name + " " + addr.String()
+	if st.made[key] {
+		return nil
+	}
 	_, _, err := st.api.Domains.CreateRecord(ctx, st.site.roster.Domain, &godo.DomainRecordEditRequest{
 		Type: "A", Name: name, Data: addr.String(), TTL: 60,
 	})
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
+	st.made[key] = true
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if _, ok := st.names[name]; !ok {
@@ -234,7 +241,8 @@ func (st *standin) publish(ctx context.Context, n Node) error {
 			}
 		}
 	}
-	if n.First && r.Address != nil && r.Address.ReservedIP.IsValid() {
+	// Asked again after an error that came too late, the API refuses to give it to its holder.
+	if n.First && r.Address != nil && r.Address.ReservedIP.IsValid() && st.site.cloud.Reserved()[r.Address.ReservedIP] != n.Machine {
 		if _, _, err := st.api.ReservedIPActions.Assign(ctx, r.Address.ReservedIP.String(), n.Machine); err != nil {
 			return fmt.Errorf("assign %s: %w", r.Address.ReservedIP, err)
 		}
