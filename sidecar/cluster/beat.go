@@ -1,0 +1,140 @@
+package cluster
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Coordinator is the name of the duty that every member may hold and that no role has: writing the published names, and
+// acting for nodes that cannot. It is no valid role name, so it cannot meet one.
+const Coordinator = "@cluster"
+
+// Announcement is what a node says of itself in every beat. It is a level, not an event: each one replaces the one before.
+type Announcement struct {
+	// Claim is the epoch of the node's identity claim in the ledger. Zero: none yet, or no ledger.
+	Claim uint64
+	// Machine is the provider's ID of the machine. Empty: there is no provider.
+	Machine string
+	// Private and Public are the machine's addresses. Invalid: not known.
+	Private, Public netip.Addr
+	// Phase is how far the node has come.
+	Phase Phase
+	// Health is the result of the node's own checks after hysteresis.
+	Health Health
+	// Voting is false while the node neither grants nor confirms: for one detection time after it started or noticed a gap.
+	Voting bool
+	// Paused: the node only observes.
+	Paused bool
+	// Commit is the commit the node has applied, in hexadecimal. Empty: not known.
+	Commit string
+	// ClockOff: the node's wall clock is far from everybody's, so it should not be primary while another can.
+	ClockOff bool
+	// Promises are the node's promises, one per duty that it knows an epoch of, sorted by duty.
+	Promises []Promise
+	// Bids are the epochs the node asks for, sorted by duty.
+	Bids []Bid
+	// Holds are the duties the node holds, or has held until now and gives up, sorted by duty.
+	Holds []Hold
+	// Mirror says of each role's data on this node whether it can be served from; empty where there is none.
+	Mirrors []Mirror
+	// Want is the planned move that an operator asked this node for, and that is passed on to the holder of the duty.
+	Want []Move
+}
+
+// Promise is the highest epoch of a duty that a member has granted. It confirms that holder and no other.
+type Promise struct {
+	Duty   string
+	Epoch  uint64
+	Holder string
+	// Lease: the epoch is held by the ledger's word, not by a majority's; taking it over takes the ledger too.
+	Lease bool
+	// Quiet is how long ago, at the sending of the beat, the member last heard the holder before this one, whose beats it
+	// confirmed until it made this promise: so long has that one had nothing new from this member. Forever: there was none.
+	Quiet time.Duration
+}
+
+// Bid asks every member to promise an epoch of a duty to the sender.
+type Bid struct {
+	Duty  string
+	Epoch uint64
+	Lease bool // the ledger will decide; see Promise.Lease
+}
+
+// Hold is a duty's state at the one who holds it.
+type Hold struct {
+	Duty  string
+	Epoch uint64
+	State HoldState
+	// To is whom the duty is offered to while it is Offered.
+	To string
+}
+
+// HoldState is how firmly a duty is held.
+type HoldState uint8
+
+// States of a duty that a node has an epoch of. The zero value is invalid.
+const (
+	// Waiting: the epoch is won, the one before may still be acting. Nothing is done with it yet.
+	Waiting HoldState = iota + 1
+	// Held: the node acts.
+	Held
+	// Offered: the node acts until To has won the next epoch.
+	Offered
+	// Released: the node has stopped acting under this epoch, for good: the gate is closed and the writers are stopped.
+	Released
+)
+
+// Mirror is the state of one role's data on one node.
+type Mirror struct {
+	Role     string
+	CaughtUp bool
+	Lag      time.Duration // how far behind the primary; zero when caught up
+}
+
+// Move is a switchover somebody asked for.
+type Move struct {
+	Duty string
+	From uint64 // the epoch to leave; another one means that it has happened, or is void
+	To   string // empty: whoever is best
+}
+
+// Phase is how far a node has come.
+type Phase uint8
+
+// Phases of a node, in their order. The zero value says that nothing is known.
+const (
+	Booting  Phase = iota + 1 // machine is up, role not applied
+	Applied                   // Puppet has run well
+	Serving                   // applied, healthy, data caught up
+	Draining                  // finishing what runs before a duty moves
+	Stopping                  // going away on purpose
+)
+
+// Health is a verdict of checks.
+type Health uint8
+
+// Verdicts of health checks. Unknown is the zero value: no check has finished yet.
+const (
+	Unknown Health = iota
+	Healthy
+	Unhealthy
+)
+
+// Heard is one entry of the list by which a beat names, for every peer, the newest beat heard from it.
+type Heard struct {
+	Peer    string
+	Session uint64        // random per start of the peer's sidecar; zero: never heard
+	Seq     uint64        // number of its newest beat
+	Ago     time.Duration // since it arrived, at the sending of this beat
+}
+
+// Peer is what is known of another member.
+type Peer struct {
+	Heard Instant // arrival of its newest beat; zero: none since Started
+	// Every is the pace its beats come at, as they say themselves. Zero: that of the timings.
+	Every time.Duration
+	// Confirmed is when we sent the newest beat of ours that its newest beat names; zero: none since Started.
+	Confirmed Instant
+	Hears     map[string]time.Duration // by member: how long it had not heard it when it sent its newest beat
+	Said      Announcement
+}

@@ -1,0 +1,124 @@
+package decide
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"understudy/bootstrap/role"
+)
+
+// Policy is what does not change from one turn to the next: who I am, who should exist, and the timings.
+type Policy struct {
+	Self  string
+	Nodes []string // every member in the roster's order, the beachhead last
+	// Beachhead is the name of the member that votes and has no role. Empty: there is none.
+	Beachhead string
+	Roles     []Role
+	Zones     []Zone
+	Timings   Timings
+	// Off switches single rails off. It exists for the simulator, which shows what each is good for; nobody else sets it.
+	Off Rails
+}
+
+// Role is what is decided about in a role of roles.yaml.
+type Role struct {
+	Name         string
+	Nodes        []string
+	Reserved     netip.Addr   // the provider's address, or invalid
+	Link         netip.Prefix // the address on the link, or invalid
+	Names        []string     // published for every serving node, relative to Policy.Domain as written in roles.yaml
+	AddressNames []string     // published for the address
+	MX           int
+	Data         bool
+	PrimaryUnits bool // there are some
+	Primary      bool // one node has a duty
+}
+
+// Zone is a place where names are published.
+type Zone struct {
+	Key  string // unique; how View.Zones and actions name it
+	Want Naming // how to name records in it
+}
+
+// Naming says how names of roles.yaml are written in a zone.
+type Naming struct {
+	Domain string // of roles.yaml
+	Zone   string // equal to Domain, or its parent
+}
+
+// Timings are the waits, all derived from those in roles.yaml.
+type Timings struct {
+	Beat      time.Duration // between beats
+	Detection time.Duration // silence that counts as failed: beats × missed beats
+	Slack     time.Duration // what is added to it before we act on it, for the jitter of timers
+	Gate      time.Duration // how long a gate stays open after the sending of the newest confirmed beat: 0.8 × Detection
+	// Reserved is the silence before a reserved address is moved, whose move takes seconds anyway.
+	Reserved time.Duration
+	// LeaseFor is how long a ledger lease lasts from the sending of the request that found no higher epoch, LeaseWait how long
+	// a higher epoch waits for it to run out.
+	LeaseFor, LeaseWait time.Duration
+	// LedgerEvery is the pause between two readings of the ledger while a lease hangs on it; LedgerIdle otherwise.
+	LedgerEvery, LedgerIdle time.Duration
+	// StaleAfter is how long a heartbeat object must have been seen unchanged.
+	StaleAfter time.Duration
+	// Reconcile is the pause between two readings of an address's holder.
+	Reconcile time.Duration
+	// Drain is how long running requests may take before a duty moves all the same.
+	Drain time.Duration
+}
+
+// DefaultTimings derives the waits from those of roles.yaml.
+func DefaultTimings(t role.Timings) Timings {
+	d := t.Detection()
+	return Timings{
+		Beat: t.Beat, Detection: d, Slack: min(t.Beat/2, 50*time.Millisecond), Gate: d * 8 / 10,
+		Reserved: max(d*5/2, 1200*time.Millisecond),
+		LeaseFor: 5 * time.Second, LeaseWait: 10 * time.Second, LedgerEvery: time.Second, LedgerIdle: 10 * time.Second,
+		StaleAfter: 30 * time.Second, Reconcile: 5 * time.Second, Drain: 10 * time.Second,
+	}
+}
+
+// Rails are the mechanisms of DESIGN section 7 that the simulator can do without, to show the harm.
+type Rails struct {
+	Majority   bool // a bid wins with one's own promise alone
+	QuietWait  bool // a winner acts without waiting for the old holder's confirmations to run out
+	LeaseWait  bool // a lease is used as soon as it is claimed
+	StartQuiet bool // a started sidecar grants and confirms at once
+	OnePromise bool // a member confirms the old holder after it has promised a higher epoch
+	SelfClose  bool // the gate does not close by itself
+	Recheck    bool // the executor acts without reading again what the decision assumed
+	Sticky     bool // members promise although they hear the holder
+	Absent     bool // an empty or failed reading of a zone counts as an empty zone
+}
+
+// New derives a policy for one node from the roster. It does not know whether the beachhead exists, only whether there
+// should be one. The error is role's for a node that no role lists.
+func New(self string, r role.Roster) (Policy, error) {
+	if _, err := r.ForHost(self); err != nil {
+		return Policy{}, err
+	}
+	p := Policy{Self: self, Nodes: slices.Clone(r.Nodes()), Timings: DefaultTimings(r.Timings)}
+	for _, from := range r.Roles {
+		to := Role{
+			Name: from.Name, Nodes: from.Nodes, Names: from.Names, Data: len(from.Data) > 0,
+			PrimaryUnits: len(from.PrimaryUnits) > 0, Primary: from.HasPrimary(),
+		}
+		if a := from.Address; a != nil {
+			to.Reserved, to.Link, to.AddressNames, to.MX = a.ReservedIP, a.VIP, a.Names, a.MX
+		}
+		p.Roles = append(p.Roles, to)
+	}
+	for _, d := range r.DNS {
+		p.Zones = append(p.Zones, Zone{Key: ZoneKey(d), Want: Naming{Domain: r.Domain, Zone: d.Zone}})
+	}
+	return p, nil
+}
+
+// ZoneKey names one of roles.yaml's dns entries: "rfc2136 192.0.2.53:53 blog.example".
+func ZoneKey(d role.DNS) string {
+	if d.Server != "" {
+		return d.Kind + " " + d.Server + " " + d.Zone
+	}
+	return d.Kind + " " + d.Zone
+}
