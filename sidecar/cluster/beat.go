@@ -48,9 +48,11 @@ type Promise struct {
 	Holder string
 	// Lease: the epoch is held by the ledger's word, not by a majority's; taking it over takes the ledger too.
 	Lease bool
-	// Quiet is how long ago, at the sending of the beat, the member last heard the holder before this one, whose beats it
-	// confirmed until it made this promise: so long has that one had nothing new from this member. Forever: there was none.
-	Quiet time.Duration
+	// Clear: whoever this member confirmed before can no longer be acting on its word, because that one has released the duty
+	// or the member's last confirmation of it has run out.
+	Clear bool
+	// AfterLease: somebody may still hold an epoch before this one by the ledger's word.
+	AfterLease bool
 }
 
 // Bid asks every member to promise an epoch of a duty to the sender.

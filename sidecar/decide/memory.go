@@ -17,29 +17,43 @@ type Memory struct {
 // Lasting goes to the disk whenever it changes, before anything is said or done about it.
 type Lasting struct {
 	// Epochs is the highest epoch of each duty that this node has ever heard of. A bid is above it.
-	Epochs map[string]uint64 `json:"epochs"`
-	Paused bool              `json:"paused,omitempty"`
+	Epochs map[string]uint64 `json:"epochs,omitempty"`
+	// Promised is the highest epoch of each duty that this node has ever promised. It promises none up to it again, unless
+	// the holder itself says that it holds it.
+	Promised map[string]uint64 `json:"promised,omitempty"`
 }
 
 // Duty is a node's own state in a duty: what it has promised, and where it stands if that is to itself.
 type Duty struct {
 	Promise cluster.Promise
-	// QuietSince is when the holder before the promised one was last heard here; zero: there was none.
-	QuietSince cluster.Instant
-	// Bid is the epoch that we ask for; zero: none. Since is when we began to.
-	Bid   uint64
-	Since cluster.Instant
-	// Hold is what we hold. Its zero State: nothing.
-	Hold cluster.Hold
-	// Won is when the epoch was ours; From is when it may be acted on.
-	Won, From cluster.Instant
-	Lease     bool
-	// Confirmed is the newest sending of ours that a majority has confirmed under this epoch.
+	// Before are the holders whose beats this node confirmed before, and who may still be acting on that.
+	Before []Before
+	// Bid is the epoch that we ask for, since Since; zero: none. BidLease: for the ledger to decide.
+	Bid      uint64
+	BidLease bool
+	Since    cluster.Instant
+	// Hold is what we hold. Its zero State: nothing. Lease: by the ledger's word.
+	Hold  cluster.Hold
+	Lease bool
+	// Won is when the epoch of Hold was ours, Acting since when we act on it; zero: not yet.
+	Won, Acting cluster.Instant
+	// Confirmed is the newest sending of ours that a majority has confirmed.
 	Confirmed cluster.Instant
-	// Drained is when draining began; zero: it has not.
-	Drained cluster.Instant
-	// Rebid is when a bid that failed may be made again.
-	Rebid cluster.Instant
+	// Draining and Offering are when those steps of a planned move began; To is where it goes. Zero: there is no move.
+	Draining, Offering cluster.Instant
+	To                 string
+	// Again is when a bid or an offer that came to nothing may be made again.
+	Again cluster.Instant
+	// Vacant is since when nobody else was seen to hold the duty; zero: somebody does.
+	Vacant cluster.Instant
+}
+
+// Before is a former holder.
+type Before struct {
+	Holder string
+	Epoch  uint64
+	Heard  cluster.Instant // arrival of its last beat that this node confirmed
+	Lease  bool
 }
 
 // Verdict is what silence says of a peer.

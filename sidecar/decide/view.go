@@ -14,6 +14,9 @@ type View struct {
 	// Started is when this sidecar started, or noticed that it had not run for a while (a gap in CLOCK_BOOTTIME between two
 	// turns of the loop): everything heard before is worth nothing.
 	Started cluster.Instant
+	// FreshBoot: no sidecar has run on this machine since it booted, so the provider may have called it off or gone, and others
+	// may have counted on that. Such a node reads the ledger, or hears everybody, before it votes.
+	FreshBoot bool
 	// Machine, Private and Public are this machine's own.
 	Machine         string
 	Private, Public netip.Addr
