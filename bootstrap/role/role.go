@@ -90,6 +90,10 @@ type Role struct {
 	Needs         []Need
 	Publish       string // absolute path of the program on the primary that takes a published file on stdin
 	Alone         bool   // "understudy: none": one node, and nobody takes over
+
+	// Drain is the argv of a program that is run on the primary when its duty is about to move, so that its services
+	// finish what they have begun and tell clients to come again on a new connection. Empty: there is none.
+	Drain []string
 }
 
 // HasPrimary reports whether one node of the role has a duty the others do not: it holds the

@@ -123,6 +123,7 @@ func TestEveryKeyArrivesInTheRoster(t *testing.T) {
 				PrimaryUnits:  []string{"postfix.service", "dovecot.service"},
 				Health:        Health{TCP: []string{"127.0.0.1:25", "[::1]:993"}},
 				StandbyHealth: Health{Units: []string{"ssh.service"}},
+				Drain:         []string{"/usr/local/sbin/drain", "now"},
 			}, {
 				Name: "repo", Nodes: []string{"apt1"}, Names: []string{"apt"}, Data: []Data{{Path: "/srv/apt"}},
 				Publish: "/usr/local/sbin/publish", Alone: true,

@@ -37,6 +37,7 @@ func (p *parser) role(name string, v value) Role {
 		field{"standby_health", optional, func(v value) { r.StandbyHealth = p.health(v) }},
 		field{"needs", optional, func(v value) { r.Needs = p.needsOf(name, v) }},
 		field{"publish", optional, func(v value) { r.Publish = p.publish(v) }},
+		field{"drain", optional, func(v value) { r.Drain = p.command(v) }},
 		field{"understudy", optional, func(v value) { r.Alone = p.oneOf(v, "none") != "" }},
 	)
 	p.checkCount(r, at)
@@ -60,7 +61,7 @@ func (p *parser) checkCount(r Role, at place) {
 // checkDuty refuses what only a primary can do in a role that has none, and what a standby never can.
 func (p *parser) checkDuty(r Role, at place) {
 	if !at.has("address") && !at.has("data") {
-		for _, key := range []string{"primary_units", "standby_health", "publish"} {
+		for _, key := range []string{"primary_units", "standby_health", "publish", "drain"} {
 			if at.has(key) {
 				p.failf(at.of(key), "only a role with an address or data has a primary")
 			}
@@ -68,6 +69,9 @@ func (p *parser) checkDuty(r Role, at place) {
 	}
 	if r.Alone && at.has("standby_health") {
 		p.failf(at.of("standby_health"), "a role with understudy: none has no standby")
+	}
+	if r.Alone && at.has("drain") {
+		p.failf(at.of("drain"), "a role with understudy: none has nobody to hand over to")
 	}
 	for _, unit := range r.StandbyHealth.Units {
 		if slices.Contains(r.PrimaryUnits, unit) {
