@@ -1,0 +1,21 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"understudy/sidecar/decide"
+)
+
+// Backend is the loop, as this package needs it. Its methods may be called from many goroutines at once and do not block
+// for longer than a turn takes.
+type Backend interface {
+	// Snapshot is the newest turn: what was seen and what was decided, and when. Nobody changes the values afterwards. A zero
+	// time says that there was no turn yet.
+	Snapshot() (decide.Policy, decide.View, decide.Decision, time.Time)
+	// Order changes the operator's wishes and makes the loop turn. The function is called once, before Order returns, on the
+	// wishes in force.
+	Order(change func(*decide.Orders))
+	// Incidents reads the ledger's incidents, oldest first. An error may say that there is no ledger.
+	Incidents(ctx context.Context) ([]Incident, error)
+}

@@ -1,0 +1,155 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+)
+
+// maxAnswer is far above the status of a large cluster.
+const maxAnswer = 16 << 20
+
+// ErrUnreachable says that no sidecar could be asked. What was asked for may have happened only if it was an order.
+var ErrUnreachable = errors.New("no sidecar answers")
+
+// Client asks one sidecar. It may be used by many at once.
+type Client struct {
+	http  http.Client
+	base  string
+	where string
+}
+
+// NewSocketClient asks the sidecar behind a Unix socket.
+func NewSocketClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+	return newClient(&http.Transport{DialContext: dial}, "http://sidecar", path)
+}
+
+// NewTLSClient asks the sidecar at host:port. The configuration is from Authority.Client or ReadPEM.
+func NewTLSClient(addr string, cfg *tls.Config) *Client {
+	return newClient(&http.Transport{TLSClientConfig: cfg, TLSHandshakeTimeout: 5 * time.Second,
+		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, ForceAttemptHTTP2: true}, "https://"+addr, addr)
+}
+
+func newClient(t *http.Transport, base, where string) *Client {
+	t.MaxIdleConns, t.IdleConnTimeout = 1, 10*time.Second
+	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{http: http.Client{Transport: t, Timeout: 30 * time.Second, CheckRedirect: refuse}, base: base, where: where}
+}
+
+// Close gives the connection back.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status asks for what the node believes.
+func (c *Client) Status(ctx context.Context) (Status, error) { return ask[Status](ctx, c, "status") }
+
+// Plan asks for what the node would do.
+func (c *Client) Plan(ctx context.Context) (Plan, error) { return ask[Plan](ctx, c, "plan") }
+
+// Incidents asks for the cluster's history.
+func (c *Client) Incidents(ctx context.Context) ([]Incident, error) {
+	all, err := ask[Incidents](ctx, c, "incidents")
+	return all.Incidents, err
+}
+
+// Switchover orders a move. An error that wraps ErrUnreachable leaves open whether the order was taken.
+func (c *Client) Switchover(ctx context.Context, m Move) (Moving, error) {
+	return order[Moving](ctx, c, "switchover", m)
+}
+
+// Pause makes the node only observe.
+func (c *Client) Pause(ctx context.Context) (Pausing, error) {
+	return order[Pausing](ctx, c, "pause", nothing{})
+}
+
+// Resume lets the node act again.
+func (c *Client) Resume(ctx context.Context) (Pausing, error) {
+	return order[Pausing](ctx, c, "resume", nothing{})
+}
+
+// Access asks for an operator's certificate, as a PEM file with its key. It is answered on the node's socket only.
+func (c *Client) Access(ctx context.Context, a Access) ([]byte, error) {
+	body, err := json.Marshal(a)
+	if err != nil {
+		return nil, err
+	}
+	return c.call(ctx, http.MethodPost, "access", body)
+}
+
+func ask[T any](ctx context.Context, c *Client, route string) (T, error) {
+	return read[T](c.call(ctx, http.MethodGet, route, nil))
+}
+
+func order[T any](ctx context.Context, c *Client, route string, what any) (T, error) {
+	body, err := json.Marshal(what)
+	if err != nil {
+		return *new(T), err
+	}
+	return read[T](c.call(ctx, http.MethodPost, route, body))
+}
+
+// read takes keys it does not know for those of a newer sidecar.
+func read[T any](body []byte, err error) (T, error) {
+	var v T
+	if err != nil {
+		return v, err
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		return *new(T), fmt.Errorf("read the sidecar's answer: %w", err)
+	}
+	return v, nil
+}
+
+func (c *Client) call(ctx context.Context, method, route string, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+"/v1/"+route, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, c.unreachable(err)
+	case len(answer) > maxAnswer:
+		return nil, fmt.Errorf("the answer of %s has more than %d bytes", c.where, maxAnswer)
+	case res.StatusCode/100 == 2:
+		return answer, nil
+	}
+	p := Problem{Status: res.StatusCode, Title: res.Status}
+	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); kind == "application/problem+json" {
+		_ = json.Unmarshal(answer, &p) // what it does not say stays as set
+	}
+	return nil, &p
+}
+
+// unreachable says what to do about a sidecar that cannot be asked.
+func (c *Client) unreachable(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w at %s: only root may ask it; try sudo", ErrUnreachable, c.where)
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w at %s: is it running? See: systemctl status understudy", ErrUnreachable, c.where)
+	}
+	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.where, err)
+}
