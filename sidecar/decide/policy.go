@@ -33,6 +33,7 @@ type Role struct {
 	Data         bool
 	PrimaryUnits bool // there are some
 	Primary      bool // one node has a duty
+	Drain        bool // the role has a program that makes its services finish their connections
 }
 
 // Zone is a place where names are published.

@@ -89,6 +89,7 @@ type ClaimReading struct {
 // GateReading is the state of a role's gate and link address on this machine.
 type GateReading struct {
 	Until cluster.Instant // open until then; zero: closed
+	Drain cluster.Instant // since when new connections are dropped; zero: they are not
 	Added bool            // link addresses: the address is on the interface
 }
 

@@ -1,0 +1,138 @@
+package decide
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"understudy/sidecar/cluster"
+)
+
+// Next decides one turn. It changes none of its arguments.
+func Next(v View, m Memory, p Policy) Decision {
+	t := &turn{View: v, p: p, was: m, lasting: Lasting{Epochs: maps.Clone(m.Epochs), Promised: maps.Clone(m.Promised)}}
+	if t.lasting.Epochs == nil {
+		t.lasting.Epochs = map[string]uint64{}
+	}
+	if t.lasting.Promised == nil {
+		t.lasting.Promised = map[string]uint64{}
+	}
+	t.look = v.Now.Add(t.p.Timings.LedgerIdle)
+	t.judge()
+	t.votes = t.mayVote()
+	for _, d := range p.duties() {
+		t.duty(d)
+	}
+	t.readLedger()
+	t.readMachines()
+	t.publish()
+	t.out.Memory = Memory{Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts}
+	t.out.Say = t.say()
+	t.out.LookAgain = max(t.look, v.Now.Add(time.Millisecond))
+	return t.out
+}
+
+// turn is the work of one call of Next. View's fields are the readings, was is the memory before.
+type turn struct {
+	View
+	p   Policy
+	was Memory
+
+	lasting  Lasting
+	verdicts map[string]Verdict
+	live     []string // members that are heard, this one included, in the roster's order
+	votes    bool     // this node grants and confirms
+	duties   map[string]Duty
+	look     cluster.Instant
+	leased   bool // something hangs on fresh readings of the ledger
+	short    bool // a duty lacks a majority, so the ledger and the provider matter
+	out      Decision
+}
+
+// duty is one duty with what the policy says of it. Role is nil for the coordinator's.
+type duty struct {
+	name  string
+	role  *Role
+	nodes []string // who may hold it, the first preferred
+}
+
+// title is the duty's name for people.
+func (d duty) title() string {
+	if d.role == nil {
+		return "coordinator"
+	}
+	return d.name
+}
+
+// single says that the provider's register decides where the role's traffic goes, and that nothing but answering hangs on the
+// duty: then its holder may go on alone.
+func (d duty) single() bool { return d.role != nil && d.role.Reserved.IsValid() && !d.role.Data }
+
+// duties are all duties, the coordinator's last.
+func (p Policy) duties() []duty {
+	var all []duty
+	for i, r := range p.Roles {
+		if r.Primary {
+			all = append(all, duty{name: r.Name, role: &p.Roles[i], nodes: r.Nodes})
+		}
+	}
+	nodes := slices.DeleteFunc(slices.Clone(p.Nodes), func(n string) bool { return n == p.Beachhead })
+	return append(all, duty{name: cluster.Coordinator, nodes: nodes})
+}
+
+// majority is more than half of the members.
+func (p Policy) majority() int { return len(p.Nodes)/2 + 1 }
+
+// role is the role this node plays; nil for the beachhead.
+func (p Policy) role() *Role {
+	for i, r := range p.Roles {
+		if slices.Contains(r.Nodes, p.Self) {
+			return &p.Roles[i]
+		}
+	}
+	return nil
+}
+
+// at asks to be called again at i at the latest.
+func (t *turn) at(i cluster.Instant) {
+	if i != 0 && i < t.look {
+		t.look = i
+	}
+}
+
+// in asks to be called again after d at the latest.
+func (t *turn) in(d time.Duration) { t.at(t.Now.Add(d)) }
+
+func (t *turn) act(a Action) { t.out.Actions = append(t.out.Actions, a) }
+
+func (t *turn) blocked(what, why string) {
+	t.out.Blocked = append(t.out.Blocked, Blocked{What: what, Why: why})
+}
+
+func (t *turn) note(kind NoteKind, node, duty, text string) {
+	t.out.Notes = append(t.out.Notes, Note{Kind: kind, Node: node, Duty: duty, Text: text})
+}
+
+// duty goes through one duty: whom to confirm first, because everything else counts on it.
+func (t *turn) duty(d duty) {
+	if t.duties == nil {
+		t.duties = map[string]Duty{}
+	}
+	s := t.was.Duties[d.name]
+	s.Before = slices.Clone(s.Before)
+	if t.was.For != t.Started { // the clock goes on through a gap, but what was heard is void
+		s.Bid, s.Draining, s.Offering, s.To, s.Vacant = 0, 0, 0, "", 0
+	}
+	t.learn(d)
+	t.promise(d, &s)
+	t.hold(d, &s)
+	t.move(d, &s)
+	t.bid(d, &s)
+	t.win(d, &s)
+	t.forget(d, &s)
+	t.gate(d, &s)
+	t.address(d, &s)
+	t.units(d, &s)
+	t.record(d, &s)
+	t.duties[d.name] = s
+}

@@ -1,0 +1,88 @@
+package decide
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"understudy/sidecar/cluster"
+)
+
+// say is what the beats tell from now on.
+func (t *turn) say() cluster.Announcement {
+	a := cluster.Announcement{
+		Claim: t.Claim.Epoch, Machine: t.Machine, Private: t.Private, Public: t.Public, Phase: t.phase(), Health: t.ownHealth(),
+		Voting: t.votes, Paused: t.Orders.Pause, Commit: t.Commit, ClockOff: t.ClockOff, Mirrors: t.Mirrors,
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.duties)) {
+		s := t.duties[name]
+		switch {
+		case s.Promise.Epoch > 0:
+			a.Promises = append(a.Promises, s.Promise)
+		case t.lasting.Promised[name] > 0: // from before we started: we confirm nobody, and grant nothing up to there
+			a.Promises = append(a.Promises, cluster.Promise{Duty: name, Epoch: t.lasting.Promised[name], Clear: true})
+		}
+		if s.Bid > 0 {
+			a.Bids = append(a.Bids, cluster.Bid{Duty: name, Epoch: s.Bid, Lease: s.BidLease})
+		}
+		if h := t.told(name, s); h.State != 0 {
+			a.Holds = append(a.Holds, h)
+		}
+	}
+	for _, w := range t.Orders.Moves {
+		if s := t.duties[w.Duty]; s.Promise.Epoch == w.From && s.Promise.Holder != t.p.Self {
+			a.Want = append(a.Want, w)
+		}
+	}
+	slices.SortFunc(a.Want, func(x, y cluster.Move) int { return cmp.Compare(x.Duty, y.Duty) })
+	return a
+}
+
+// told is the hold as others may know it. A duty is released only once the programs that write the data are stopped.
+func (t *turn) told(name string, s Duty) cluster.Hold {
+	if s.Hold.State == cluster.Released && t.Units[name].Running {
+		h := s.Hold
+		h.State = cluster.Held
+		return h
+	}
+	return s.Hold
+}
+
+// phase is how far this node has come: it serves when it has applied its role, is healthy and has the data.
+func (t *turn) phase() cluster.Phase {
+	if t.Phase != cluster.Applied {
+		return t.Phase
+	}
+	for _, s := range t.duties {
+		if s.Draining != 0 {
+			return cluster.Draining
+		}
+	}
+	if t.ownHealth() != cluster.Healthy {
+		return cluster.Applied
+	}
+	r := t.p.role()
+	if r == nil || !r.Data || t.holds(r.Name) {
+		return cluster.Serving
+	}
+	for _, m := range t.Mirrors {
+		if m.Role == r.Name && m.CaughtUp {
+			return cluster.Serving
+		}
+	}
+	return cluster.Applied
+}
+
+// holds says that this node acts under a role's duty.
+func (t *turn) holds(role string) bool {
+	s := t.duties[role].Hold.State
+	return s == cluster.Held || s == cluster.Offered
+}
+
+// ownHealth is the verdict of the checks that apply to this node now.
+func (t *turn) ownHealth() cluster.Health {
+	if r := t.p.role(); r != nil && r.Primary {
+		return t.health(t.holds(r.Name))
+	}
+	return t.Health
+}

@@ -1,0 +1,137 @@
+package decide
+
+import (
+	"fmt"
+	"time"
+
+	"understudy/sidecar/cluster"
+)
+
+// judge gives every peer its verdict. Silent to me alone is a broken link; failed is what a majority of those I hear has not
+// heard either. Slow beats, where the roster is large, may be silent for longer.
+func (t *turn) judge() {
+	t.verdicts = map[string]Verdict{}
+	tm := t.p.Timings
+	for _, k := range t.p.Nodes {
+		if k == t.p.Self || t.silence(k) <= t.limit(k) {
+			if k == t.p.Self || t.Peers[k].Heard != 0 {
+				t.live = append(t.live, k)
+			}
+		}
+	}
+	for _, k := range t.p.Nodes {
+		if k == t.p.Self {
+			continue
+		}
+		was := t.was.Verdicts[k]
+		if t.was.For != t.Started {
+			was = Verdict{}
+		}
+		now := t.verdict(k)
+		if now != was.State || was.Since == 0 {
+			was = Verdict{State: now, Since: t.Now}
+			t.noteVerdict(k, t.was.Verdicts[k].State, now)
+		}
+		t.verdicts[k] = was
+		heard := max(t.Peers[k].Heard, t.Started)
+		for _, after := range []time.Duration{2*t.every(k) + tm.Slack, t.limit(k), t.limit(k) + t.detection(k)/2, tm.Reserved} {
+			if at := heard.Add(after); at >= t.Now {
+				t.at(at + cluster.Instant(time.Millisecond))
+			}
+		}
+	}
+	if t.Now.Sub(t.Started) <= tm.Detection {
+		t.at(t.Started.Add(tm.Detection) + 1)
+	}
+}
+
+func (t *turn) noteVerdict(k string, was, now Liveness) {
+	switch {
+	case now == Failed:
+		t.note(NoteFailed, k, "", fmt.Sprintf("%s has failed: silent for %s to me and to a majority of those I hear", k, ms(t.silence(k))))
+	case now == Broken:
+		t.note(NoteBroken, k, "", fmt.Sprintf("the link to %s is broken: silent for %s to me, but most of those I hear hear it", k, ms(t.silence(k))))
+	case now == Suspect:
+		t.note(NoteSuspect, k, "", fmt.Sprintf("%s is suspect: silent for %s", k, ms(t.silence(k))))
+	case now == Alive && was != Suspect:
+		t.note(NoteReturned, k, "", k+" is heard")
+	}
+}
+
+func (t *turn) verdict(k string) Liveness {
+	silent := t.silence(k)
+	switch {
+	case silent > t.limit(k) && t.silentToMost(k):
+		return Failed
+	case silent > t.limit(k)+t.detection(k)/2: // by then the others have noticed, if it is more than a link
+		return Broken
+	case t.Peers[k].Heard == 0:
+		return NeverHeard
+	case silent > 2*t.every(k)+t.p.Timings.Slack:
+		return Suspect
+	}
+	return Alive
+}
+
+// silentToMost says that k is silent to me and to a majority of those I hear, me included.
+func (t *turn) silentToMost(k string) bool {
+	silent, total := 0, 0
+	for _, j := range t.live {
+		if j == k {
+			continue
+		}
+		total++
+		if j == t.p.Self {
+			silent++
+			continue
+		}
+		ago, ok := t.Peers[j].Hears[k]
+		if !ok || ago >= t.detection(k) {
+			silent++
+		}
+	}
+	return 2*silent > total
+}
+
+// silence is for how long nothing has come from k, counted from our own start if nothing ever has.
+func (t *turn) silence(k string) time.Duration {
+	return t.Now.Sub(max(t.Peers[k].Heard, t.Started))
+}
+
+// every is the pace of k's beats, detection and limit how long it may be silent at that pace: without and with the slack.
+func (t *turn) every(k string) time.Duration {
+	return max(t.Peers[k].Every, t.p.Timings.Beat)
+}
+
+func (t *turn) detection(k string) time.Duration {
+	tm := t.p.Timings
+	return tm.Detection * ((t.every(k) + tm.Beat - 1) / tm.Beat)
+}
+
+func (t *turn) limit(k string) time.Duration {
+	return t.detection(k) + t.p.Timings.Slack
+}
+
+// alive says that k is heard. We always hear ourselves.
+func (t *turn) alive(k string) bool {
+	return k == t.p.Self || t.Peers[k].Heard != 0 && t.silence(k) <= t.limit(k)
+}
+
+// said is what a member says of itself; nothing if it is not alive.
+func (t *turn) said(k string) cluster.Announcement {
+	if !t.alive(k) {
+		return cluster.Announcement{}
+	}
+	return t.Peers[k].Said
+}
+
+// ms is a duration as short as it may be in a sentence.
+func ms(d time.Duration) string {
+	if d >= 10*time.Second {
+		return d.Round(time.Second).String()
+	}
+	if d >= time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
