@@ -1,0 +1,230 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"understudy/sidecar/cluster"
+	"understudy/sidecar/decide"
+)
+
+// Ledger is the store that outlives the nodes.
+type Ledger interface {
+	// SelfTest proves that create-if-absent is honoured. ErrUnsound says that it is not; after any other error it is not known.
+	SelfTest(ctx context.Context) error
+	Read(ctx context.Context) (LedgerReading, error)
+	// WriteDuty, ClaimTie and ClaimIdentity create an object. ErrTaken says that somebody else's is there; that our own is
+	// there already is no error.
+	WriteDuty(ctx context.Context, r cluster.DutyRecord) error
+	ClaimTie(ctx context.Context, t cluster.Tie) error
+	ClaimIdentity(ctx context.Context, c cluster.Claim) error
+	// Beat renews this node's heartbeat object. Heartbeats returns what stands in everybody's, which is only compared.
+	Beat(ctx context.Context) error
+	Heartbeats(ctx context.Context) (map[string]string, error)
+}
+
+// LedgerReading is what one reading found.
+type LedgerReading struct {
+	Duties map[string]cluster.DutyRecord // the highest epoch of each duty
+	Tie    cluster.Tie                   // the newest
+	Claims map[string]cluster.Claim      // the newest of each node
+}
+
+// What a Ledger's errors may be.
+var (
+	ErrUnsound = errors.New("the store does not honour create-if-absent")
+	ErrTaken   = errors.New("somebody else was first")
+)
+
+// Pauses of what is done at the ledger unasked.
+const (
+	ledgerTestEvery = 15 * time.Second // until it has succeeded once
+	claimEvery      = 2 * time.Second  // while the claim is not ours
+	heartbeatEvery  = 10 * time.Second
+)
+
+// testLedger proves once that the store can be trusted.
+func (l *Loop) testLedger(ctx context.Context) error {
+	if v, _ := l.board.look(); v.Ledger.Sound {
+		return nil
+	}
+	err := l.world.Ledger.SelfTest(ctx)
+	switch {
+	case err == nil:
+		l.board.put(func(v *decide.View) { v.Ledger.Sound, v.Ledger.Unsound = true, "" })
+	case errors.Is(err, ErrUnsound):
+		// A claim in such a store proves nothing, so it is not asked for; decide arms nothing that needs the ledger.
+		l.board.put(func(v *decide.View) { v.Ledger.Unsound, v.Claim.Needed = err.Error(), false })
+	}
+	return err
+}
+
+// readLedger reads what the ledger says of duties, ties and claims, and now and then the heartbeats.
+func (l *Loop) readLedger(ctx context.Context) error {
+	if l.world.Ledger == nil {
+		return ErrMissing
+	}
+	sent := l.cfg.Now()
+	r, err := l.world.Ledger.Read(ctx)
+	if err != nil {
+		l.board.put(func(v *decide.View) { v.Ledger.Failing = true })
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	arrived := l.cfg.Now()
+	l.board.put(func(v *decide.View) {
+		g := &v.Ledger
+		if r.Tie.N != g.Tie.N || r.Tie.Winner != g.Tie.Winner {
+			g.WonTie = 0
+			if r.Tie.Winner == l.cfg.Policy.Self {
+				g.WonTie = arrived // ours, from before a restart or with an answer that was lost: counted from now at the latest
+			}
+		}
+		g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims = sent, false, r.Duties, r.Tie, r.Claims
+		v.Claim = l.judgeClaim(v.Claim, r.Claims[l.cfg.Policy.Self])
+	})
+	return l.readHeartbeats(ctx)
+}
+
+// heartbeats remembers what was in everybody's heartbeat object, and since when.
+type heartbeats struct {
+	mu      sync.Mutex
+	text    map[string]string
+	changed map[string]cluster.Instant
+	asked   cluster.Instant
+}
+
+// readHeartbeats watches which objects no longer change. Only our own watching counts: their dates are another clock's.
+func (l *Loop) readHeartbeats(ctx context.Context) error {
+	h := &l.beats
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := l.cfg.Now()
+	if now.Since(h.asked) < heartbeatEvery {
+		return nil
+	}
+	texts, err := l.world.Ledger.Heartbeats(ctx)
+	if err != nil {
+		return fmt.Errorf("read the heartbeats: %w", err)
+	}
+	h.asked = now
+	if h.text == nil {
+		h.text, h.changed = map[string]string{}, map[string]cluster.Instant{}
+	}
+	stale := map[string]time.Duration{}
+	for node, text := range texts {
+		if was, known := h.text[node]; !known || was != text {
+			h.text[node], h.changed[node] = text, now
+		}
+		if age := now.Sub(h.changed[node]); age > 0 && node != l.cfg.Policy.Self {
+			stale[node] = age
+		}
+	}
+	l.board.put(func(v *decide.View) { v.Ledger.Stale = stale })
+	return nil
+}
+
+// asks checks that this node still asks for an epoch or holds it, by a fresh turn.
+func (l *Loop) asks(duty string, epoch uint64) error {
+	s := l.look()
+	if age := l.cfg.Now().Since(s.Done); age > l.cfg.Policy.Timings.Gate {
+		return fmt.Errorf("%w: the newest turn is %v old", errStale, age)
+	}
+	if d := s.Decision.Memory.Duties[duty]; d.Bid != epoch && d.Hold.Epoch != epoch {
+		return fmt.Errorf("%w: epoch %d of %s is no longer wanted", errStale, epoch, duty)
+	}
+	return nil
+}
+
+func (l *Loop) writeDuty(ctx context.Context, a decide.WriteDuty) error {
+	if l.world.Ledger == nil {
+		return ErrMissing
+	}
+	if err := l.asks(a.Record.Duty, a.Record.Epoch); err != nil {
+		return err
+	}
+	err := l.world.Ledger.WriteDuty(ctx, a.Record)
+	if err != nil && !errors.Is(err, ErrTaken) {
+		return err
+	}
+	w := decide.WroteReading{Epoch: a.Record.Epoch, At: l.cfg.Now(), Lost: err != nil}
+	l.board.put(func(v *decide.View) { set(&v.Ledger.Wrote, a.Record.Duty, w) })
+	return nil
+}
+
+func (l *Loop) claimTie(ctx context.Context, a decide.ClaimTie) error {
+	if l.world.Ledger == nil {
+		return ErrMissing
+	}
+	err := l.world.Ledger.ClaimTie(ctx, a.Tie)
+	if errors.Is(err, ErrTaken) {
+		return l.readLedger(ctx) // who won shows there
+	}
+	if err != nil {
+		return err
+	}
+	arrived := l.cfg.Now()
+	l.board.put(func(v *decide.View) {
+		if a.Tie.N >= v.Ledger.Tie.N {
+			v.Ledger.Tie, v.Ledger.WonTie = a.Tie, arrived
+		}
+	})
+	return nil
+}
+
+// judgeClaim turns the newest claim of our name into what it means for us.
+func (l *Loop) judgeClaim(was decide.ClaimReading, c cluster.Claim) decide.ClaimReading {
+	r := decide.ClaimReading{Needed: was.Needed}
+	switch {
+	case c.Epoch == 0 || c.Tombstoned && c.Machine != l.cfg.Machine:
+	case c.Tombstoned:
+		r.Taken = "the ledger has a tombstone for it"
+	case c.Machine != l.cfg.Machine:
+		r.Taken = fmt.Sprintf("machine %s has claimed it", c.Machine)
+	default:
+		r.Epoch, r.Mine = c.Epoch, true
+	}
+	return r
+}
+
+// claim makes this machine the node's incarnation, unless another one is. Only a tombstoned claim is superseded.
+func (l *Loop) claim(ctx context.Context) error {
+	v, _ := l.board.look()
+	if v.Claim.Mine && v.Ledger.Claims != nil || !v.Ledger.Sound {
+		return nil // readLedger notices when it is no longer ours
+	}
+	r, err := l.world.Ledger.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read the claims: %w", err)
+	}
+	self := l.cfg.Policy.Self
+	c := r.Claims[self]
+	if c.Epoch == 0 || c.Tombstoned {
+		c = cluster.Claim{Node: self, Epoch: c.Epoch + 1, Machine: l.cfg.Machine, Private: l.cfg.Private, Public: l.cfg.Public}
+		if err := l.world.Ledger.ClaimIdentity(ctx, c); err != nil {
+			return fmt.Errorf("claim the identity of %s: %w", self, err) // taken: the next reading shows by whom
+		}
+		l.log.Info("claimed", "node", self, "epoch", c.Epoch, "machine", c.Machine)
+	}
+	l.board.put(func(v *decide.View) {
+		v.Claim = l.judgeClaim(v.Claim, c)
+		claims := maps.Clone(r.Claims)
+		if claims == nil {
+			claims = map[string]cluster.Claim{}
+		}
+		claims[self] = c
+		v.Ledger.Claims = claims
+	})
+	return nil
+}
+
+// heartbeat renews our object while we are the node.
+func (l *Loop) heartbeat(ctx context.Context) error {
+	if v, _ := l.board.look(); !v.Claim.Mine {
+		return nil
+	}
+	return l.world.Ledger.Beat(ctx)
+}

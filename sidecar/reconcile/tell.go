@@ -1,0 +1,68 @@
+package reconcile
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+
+	"understudy/sidecar/decide"
+)
+
+// teller logs changes, each once. It belongs to the loop.
+type teller struct {
+	log    *slog.Logger
+	before map[string]string // what is blocked, and why
+	shut   map[string]string // gates that could not be opened, and why
+}
+
+// notes logs what a decision has to say. Each is given once.
+func (t *teller) notes(notes []decide.Note) {
+	for _, n := range notes {
+		attrs := []any{"kind", string(n.Kind), "reason", n.Text}
+		if n.Node != "" {
+			attrs = append(attrs, "node", n.Node)
+		}
+		if n.Duty != "" {
+			attrs = append(attrs, "duty", n.Duty)
+		}
+		t.log.Info("noticed", attrs...)
+	}
+}
+
+// blocked logs what has become blocked, and what no longer is. A reason that only counts on is not told again.
+func (t *teller) blocked(now []decide.Blocked) {
+	next := make(map[string]string, len(now))
+	for _, b := range now {
+		if _, known := t.before[b.What]; !known {
+			t.log.Warn("blocked", "what", b.What, "reason", b.Why)
+		}
+		next[b.What] = b.Why
+	}
+	for _, what := range slices.Sorted(maps.Keys(t.before)) {
+		if _, still := next[what]; !still {
+			t.log.Info("no longer blocked", "what", what)
+		}
+	}
+	t.before = next
+}
+
+// gate notes whether a role's gate could be opened.
+func (t *teller) gate(role string, err error) {
+	if err == nil {
+		delete(t.shut, role)
+		return
+	}
+	if t.shut == nil {
+		t.shut = map[string]string{}
+	}
+	t.shut[role] = err.Error()
+}
+
+// gates lists the gates that could not be opened.
+func (t *teller) gates() []decide.Blocked {
+	var all []decide.Blocked
+	for _, role := range slices.Sorted(maps.Keys(t.shut)) {
+		all = append(all, decide.Blocked{What: "gate " + role, Why: t.shut[role]})
+	}
+	return all
+}

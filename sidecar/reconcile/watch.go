@@ -1,0 +1,131 @@
+package reconcile
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"understudy/sidecar/decide"
+)
+
+// Pauses between two readings that nobody asks for.
+const (
+	progressEvery = time.Second
+	unitsEvery    = time.Second
+	presenceEvery = 5 * time.Second
+	callTimeout   = 5 * time.Second // of one such reading
+)
+
+// observers are what looks at the world beside the loop. Each returns nil when its context has ended.
+func (l *Loop) observers() []func(context.Context) error {
+	var all []func(context.Context) error
+	add := func(what string, every time.Duration, look func(context.Context) error) {
+		all = append(all, func(ctx context.Context) error { return l.watch(ctx, what, every, look) })
+	}
+	if l.world.Progress != nil {
+		add("how far this node has come", progressEvery, l.readProgress)
+	}
+	for _, r := range l.cfg.Policy.Roles {
+		if !slices.Contains(r.Nodes, l.cfg.Policy.Self) {
+			continue
+		}
+		if r.PrimaryUnits && l.world.Units != nil {
+			add("primary units "+r.Name, unitsEvery, func(ctx context.Context) error { return l.readUnits(ctx, r.Name) })
+		}
+		if r.Link.IsValid() {
+			add("link address "+r.Name, presenceEvery, func(context.Context) error { return l.readPresence(r.Name) })
+		}
+		if r.Reserved.IsValid() && l.world.Here != nil {
+			add("own metadata", l.cfg.Policy.Timings.Reconcile, func(ctx context.Context) error { return l.readHere(ctx, r) })
+		}
+	}
+	if l.world.Ledger != nil {
+		add("ledger's soundness", ledgerTestEvery, l.testLedger)
+		add("identity claim", claimEvery, l.claim)
+		add("heartbeat", heartbeatEvery, l.heartbeat)
+	}
+	return all
+}
+
+// watch calls look at once and then every so often. What fails is shown until it works again.
+func (l *Loop) watch(ctx context.Context, what string, every time.Duration, look func(context.Context) error) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		err := look(call)
+		cancel()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if l.troubles.note(what, err) {
+			l.board.poke()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// troubles are the observers' errors. The loop shows them among what is blocked, where their changes are logged.
+type troubles struct {
+	mu  sync.Mutex
+	now map[string]string
+}
+
+// note remembers an error, or that there is none any more, and says whether that is news.
+func (t *troubles) note(what string, err error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was, had := t.now[what]
+	if err == nil {
+		delete(t.now, what)
+		return had
+	}
+	if t.now == nil {
+		t.now = map[string]string{}
+	}
+	t.now[what] = err.Error()
+	return !had || was != err.Error()
+}
+
+func (t *troubles) list() []decide.Blocked {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []decide.Blocked
+	for _, what := range slices.Sorted(maps.Keys(t.now)) {
+		all = append(all, decide.Blocked{What: what, Why: t.now[what]})
+	}
+	return all
+}
+
+func (l *Loop) readProgress(context.Context) error {
+	phase, commit, err := l.world.Progress()
+	if err != nil {
+		return err
+	}
+	v, _ := l.board.look()
+	if v.Orders.Leave || v.Phase == phase && v.Commit == commit {
+		return nil
+	}
+	l.board.put(func(v *decide.View) { v.Phase, v.Commit = phase, commit })
+	return nil
+}
+
+func (l *Loop) readHere(ctx context.Context, r decide.Role) error {
+	sent := l.cfg.Now()
+	here, err := l.world.Here(ctx, r.Reserved)
+	if err != nil {
+		return err
+	}
+	l.board.put(func(v *decide.View) {
+		h := v.Holders[r.Name]
+		h.Here, h.HereAt = here, sent
+		set(&v.Holders, r.Name, h)
+	})
+	return nil
+}

@@ -1,0 +1,84 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"understudy/sidecar/cluster"
+	"understudy/sidecar/decide"
+)
+
+// World is all that the loop looks at and acts on. Mesh and Addresses are required. Any other nil field is something this
+// node does not have; an action that needs it fails with ErrMissing.
+type World struct {
+	Mesh      Mesh
+	Addresses Addresses
+	// Health is the verdict of the node's own checks, as primary and as standby. It does not block.
+	Health func() (primary, standby cluster.Health)
+	// Progress tells how far the node has come and the commit it has applied. It reads a local file at most.
+	Progress func() (cluster.Phase, string, error)
+	Units    Units
+	Ledger   Ledger
+	Provider Provider
+	// Here asks the machine's own metadata whether the role's reserved address leads to it.
+	Here func(ctx context.Context, address netip.Addr) (bool, error)
+	// Zones are the places where names are published, by decide.Zone's key.
+	Zones map[string]Zone
+	// Drain tells a role's services to finish their connections.
+	Drain func(ctx context.Context, role string) error
+	// Names takes what the loopback name server shall answer: names relative to <cluster>.internal.
+	Names func(map[string][]netip.Addr)
+	// Notify tells the service manager (sd_notify(3)): "READY=1", "WATCHDOG=1", "STATUS=…".
+	Notify func(state string) error
+}
+
+// ErrMissing says that a decision asked for something which this node's configuration does not have.
+var ErrMissing = errors.New("this node is not configured for it")
+
+// Mesh carries announcements between the members.
+type Mesh interface {
+	// Say makes a the announcement of all beats from now on.
+	Say(a cluster.Announcement)
+	// Flush returns when the newest announcement is on the wire, or ctx has ended.
+	Flush(ctx context.Context)
+	Peers() map[string]cluster.Peer
+	SetPeers(peers map[string]netip.AddrPort)
+	// Reset forgets all that was heard.
+	Reset()
+	// Changed has a value when what Peers returns has changed in a way worth a turn.
+	Changed() <-chan struct{}
+}
+
+// Addresses are the roles' gates and link addresses on this machine.
+type Addresses interface {
+	// Gate opens a role's gate until an instant, or closes it (zero). With drain only established connections pass.
+	Gate(role string, until cluster.Instant, drain bool) error
+	Add(role string) error
+	Drop(role string) error
+	Present(role string) (bool, error)
+	Sockets(ctx context.Context, role string) (int, error)
+}
+
+// Units start and stop a role's primary units.
+type Units interface {
+	Start(ctx context.Context, role string) error
+	Stop(ctx context.Context, role string) error
+	State(ctx context.Context, role string) (decide.UnitReading, error)
+}
+
+// Provider is where the machines live.
+type Provider interface {
+	List(ctx context.Context) ([]cluster.Machine, error)
+	Get(ctx context.Context, id string) (cluster.Machine, error)
+	// AssignAddress returns when the request was accepted; who has the address then is for Holder to say.
+	AssignAddress(ctx context.Context, address netip.Addr, id string) error
+	Holder(ctx context.Context, address netip.Addr) (cluster.AddressHolder, error)
+}
+
+// Zone is one place where names are published.
+type Zone interface {
+	Read(ctx context.Context) (records []cluster.Record, epoch uint64, err error)
+	// Update makes the zone publish exactly want under the names in own, if no higher epoch has written to it.
+	Update(ctx context.Context, epoch uint64, own []string, want []cluster.Record) error
+}
