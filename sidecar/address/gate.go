@@ -1,0 +1,226 @@
+//go:build linux
+
+package address
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"golang.org/x/sys/unix"
+
+	"understudy/sidecar/boottime"
+	"understudy/sidecar/cluster"
+)
+
+// ErrSuperseded means that another process has put its own rules in place of ours. This one cannot open a gate any more.
+var ErrSuperseded = errors.New("another process keeps the gates")
+
+const (
+	// ticketLife bounds the time between the reading of the clock and the kernel's taking of a gate. It must be longer than a
+	// process usually waits for its turn, or a busy machine could not open its gate; what it is longer counts as lateness.
+	ticketLife = 20 * time.Millisecond
+	// tries is how often a gate is written anew when the ticket ran out before.
+	tries = 5
+	// worthwhile is the part of the remaining time by which an open gate must be prolonged to be written at all.
+	worthwhile = 20
+)
+
+// Gate opens the role's gate until an instant, which may also shorten or prolong it, or closes it: now, if until is zero or
+// has passed. With drain no new TCP connections are let in.
+//
+// The gate is never open noticeably longer than until (see the package's comment). It may close sooner by a twentieth of the
+// time asked for: a refresh that prolongs it by less than that is not written. An error means that the gate is as it was, or
+// closed; it closes by itself at the latest when it was to.
+func (a *Addresses) Gate(role string, until cluster.Instant, drain bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g, err := a.gate(role)
+	if err != nil {
+		return err
+	}
+	now := boottime.Now()
+	if until <= now {
+		return a.closeGate(g)
+	}
+	wasOpen := now < g.until
+	if longer := until.Sub(g.until); wasOpen && drain == g.drain && longer >= 0 && longer < until.Sub(now)/worthwhile {
+		return nil
+	}
+	for range tries {
+		if err = a.openGate(g, until, drain); !errors.Is(err, errLate) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("open the gate of %s: %w", role, err)
+	}
+	if !wasOpen {
+		a.announceAnew(g)
+	}
+	return nil
+}
+
+// errLate means that the process stood still while it wrote a gate, and the kernel has refused it.
+var errLate = errors.New("the process stood still while it wrote")
+
+// openGate gets a ticket, reads the clock and writes the gate with it.
+func (a *Addresses) openGate(g *gate, until cluster.Instant, drain bool) error {
+	ticket, err := a.newTicket()
+	if err != nil {
+		return err
+	}
+	left := until.Sub(boottime.Now())
+	if a.between != nil {
+		a.between()
+	}
+	if left < time.Millisecond { // a timeout of zero would be for ever
+		return a.closeGate(g)
+	}
+	if err := a.nft.SetDeleteElements(a.table.tickets, ticket); err != nil {
+		return err
+	}
+	if err := a.draining(g, drain); err != nil {
+		return err
+	}
+	for _, ip := range g.addresses() {
+		link := linkAddress(g.Link.IsValid() && ip == g.Link.Addr())
+		for _, s := range a.table.opens(ip, link) {
+			if err := a.prolong(s, ip.AsSlice(), left); err != nil {
+				return err
+			}
+		}
+	}
+	switch err := a.nft.Flush(); {
+	case errors.Is(err, unix.ENOENT):
+		return errLate
+	case err != nil:
+		return err
+	}
+	g.until, g.drain = until, drain
+	return nil
+}
+
+// newTicket puts a ticket into the kernel. If there are no rules of ours any more, it writes them anew, closed.
+func (a *Addresses) newTicket() ([]nftables.SetElement, error) {
+	a.ticket++
+	ticket := []nftables.SetElement{{Key: binaryutil.NativeEndian.PutUint32(a.ticket), Timeout: ticketLife}}
+	for {
+		if err := a.nft.SetAddElements(a.table.tickets, ticket); err != nil {
+			return nil, err
+		}
+		err := a.nft.Flush()
+		if err == nil {
+			return ticket, nil
+		}
+		if !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("get a ticket: %w", err)
+		}
+		if err := a.restore(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// restore writes the rules anew if they have gone: whoever reloads a firewall with "flush ruleset" takes them along.
+func (a *Addresses) restore() error {
+	there, err := standing(a.nft, a.table.inet)
+	if err != nil {
+		return err
+	}
+	if there {
+		return ErrSuperseded
+	}
+	a.log.Warn("the rules of the gates have gone, writing them anew", "reason", "something has flushed the ruleset")
+	for _, g := range a.gates {
+		g.until = 0
+	}
+	return a.table.install(a.nft, a.specs)
+}
+
+// prolong makes the element expire after left, whether or not it is there.
+func (a *Addresses) prolong(s *nftables.Set, key []byte, left time.Duration) error {
+	old, fresh := []nftables.SetElement{{Key: key}}, []nftables.SetElement{{Key: key, Timeout: left}}
+	return errors.Join(a.nft.SetAddElements(s, fresh), a.nft.SetDeleteElements(s, old), a.nft.SetAddElements(s, fresh))
+}
+
+// shut takes an element out of the set, whether or not it is there.
+func (a *Addresses) shut(s *nftables.Set, key []byte) error {
+	element := []nftables.SetElement{{Key: key}}
+	return errors.Join(a.nft.SetAddElements(s, element), a.nft.SetDeleteElements(s, element))
+}
+
+// draining puts the gate's addresses among those that take no new connections, or takes them out.
+func (a *Addresses) draining(g *gate, drain bool) error {
+	for _, ip := range g.addresses() {
+		s, key := a.table.draining(ip), []nftables.SetElement{{Key: ip.AsSlice()}}
+		if err := a.nft.SetAddElements(s, key); err != nil {
+			return err
+		}
+		if !drain {
+			if err := a.nft.SetDeleteElements(s, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// closeGate closes at once. A gate of which we know that it has closed is not written.
+func (a *Addresses) closeGate(g *gate) error {
+	if g.until == 0 {
+		return nil
+	}
+	if err := a.closeThem(g); err != nil {
+		return fmt.Errorf("close the gate of %s: %w", g.Role, err)
+	}
+	return nil
+}
+
+// closeAll closes every gate, also those of which we know nothing.
+func (a *Addresses) closeAll() error {
+	all := make([]*gate, 0, len(a.gates))
+	for _, role := range a.roles() {
+		all = append(all, a.gates[role])
+	}
+	if err := a.closeThem(all...); err != nil {
+		return fmt.Errorf("close every gate: %w", err)
+	}
+	return nil
+}
+
+// closeThem closes gates in one batch. It needs no ticket, as closing is never too late, but it fails where our tickets have
+// no place any more: the rules are another's then, or have gone and are written anew, closed.
+func (a *Addresses) closeThem(gates ...*gate) error {
+	a.nft.FlushSet(a.table.tickets)
+	for _, g := range gates {
+		if err := a.closing(g); err != nil {
+			return err
+		}
+	}
+	err := a.nft.Flush()
+	if errors.Is(err, unix.ENOENT) {
+		return a.restore()
+	}
+	if err != nil {
+		return err
+	}
+	for _, g := range gates {
+		g.until = 0
+	}
+	return nil
+}
+
+// closing puts what closes a gate into the batch.
+func (a *Addresses) closing(g *gate) error {
+	var errs []error
+	for _, ip := range g.addresses() {
+		link := linkAddress(g.Link.IsValid() && ip == g.Link.Addr())
+		for _, s := range a.table.opens(ip, link) {
+			errs = append(errs, a.shut(s, ip.AsSlice()))
+		}
+	}
+	return errors.Join(errs...)
+}
