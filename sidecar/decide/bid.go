@@ -31,17 +31,12 @@ func (t *turn) bid(d duty, s *Duty) {
 func (t *turn) ask(d duty, s *Duty) {
 	why := t.describe(d, s)
 	s.Bid, s.Since = t.lasting.Epochs[d.name]+1, t.Now
-	s.BidLease = t.reach() < t.p.majority() || t.heldByLease(d, s)
+	s.BidLease = t.reach() < t.p.majority()
 	t.follow(d, s, t.p.Self, s.Bid, s.BidLease)
 	if !acting(s.Hold.State) {
 		s.Hold = cluster.Hold{}
 		t.note(NoteSuspect, t.p.Self, d.name, fmt.Sprintf("asking for %s under epoch %d: %s", d.title(), s.Bid, why))
 	}
-}
-
-// heldByLease says that the epoch a bid would follow may be held by the ledger's word.
-func (t *turn) heldByLease(d duty, s *Duty) bool {
-	return s.Promise.Lease && s.Promise.Holder != t.p.Self || s.Promise.AfterLease
 }
 
 // withdraw ends a bid that has become pointless, and says whether it did. The epoch is given up for good, and said to be.
@@ -75,7 +70,7 @@ func (t *turn) withdraw(d duty, s *Duty) bool {
 
 // patience is how long a bid may last: members answer at once or not at all, the ledger takes its time.
 func (t *turn) patience(s *Duty) time.Duration {
-	if s.BidLease {
+	if s.BidLease || s.Promise.AfterLease {
 		return 3 * t.p.Timings.LeaseWait
 	}
 	return 2 * t.p.Timings.Detection
@@ -275,8 +270,14 @@ func (t *turn) hopeful(d duty, s *Duty) bool {
 	}
 	t.short = true
 	why := t.noLease(d, t.live)
-	if why == "" {
+	// Beats and votes come in one after the other: a majority may be about to be there.
+	patience := t.shortSince.Add(2 * t.p.Timings.Detection)
+	if why == "" && t.shortSince != 0 && t.Now > patience {
 		return true
+	}
+	if why == "" {
+		t.at(patience + 1)
+		why = "the others may be about to"
 	}
 	t.blocked("takeover of "+d.title(), fmt.Sprintf("only %d of %d members vote here, %d are needed, and %s", t.reach(), len(t.p.Nodes), t.p.majority(), why))
 	return false

@@ -14,7 +14,7 @@ func (t *turn) win(d duty, s *Duty) {
 		if !t.won(d, s, promised) {
 			return
 		}
-		s.Lease = s.BidLease && len(promised) < t.p.majority()
+		s.Lease = len(promised) < t.p.majority() && !t.p.Off.Majority
 		s.Promise.Lease = s.Lease
 		if s.Hold.State == cluster.Held { // our own duty under a new epoch: nobody else acted meanwhile
 			s.Hold.Epoch, s.Bid = s.Bid, 0
@@ -66,7 +66,8 @@ func (t *turn) promisers(d duty, s *Duty, from uint64) (all []string, clear int,
 // can get a majority and the ledger has taken our record.
 func (t *turn) won(d duty, s *Duty, promised []string) bool {
 	if len(promised) >= t.p.majority() || t.p.Off.Majority {
-		return !s.BidLease || t.written(d, s, s.Bid)
+		_, _, afterLease := t.promisers(d, s, s.Bid)
+		return !afterLease || t.noLedger() == "" && t.written(d, s, s.Bid)
 	}
 	if !s.BidLease {
 		return false

@@ -12,6 +12,8 @@ type Memory struct {
 	For      cluster.Instant
 	Duties   map[string]Duty    // by duty
 	Verdicts map[string]Verdict // by peer
+	// Short is since when fewer than a majority vote here; zero: they are enough.
+	Short cluster.Instant
 }
 
 // Lasting goes to the disk whenever it changes, before anything is said or done about it.

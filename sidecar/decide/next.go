@@ -20,13 +20,19 @@ func Next(v View, m Memory, p Policy) Decision {
 	t.look = v.Now.Add(t.p.Timings.LedgerIdle)
 	t.judge()
 	t.votes = t.mayVote()
+	if t.reach() < p.majority() && t.votes {
+		t.shortSince = max(m.Short, v.Started)
+		if m.Short == 0 {
+			t.shortSince = v.Now
+		}
+	}
 	for _, d := range p.duties() {
 		t.duty(d)
 	}
 	t.readLedger()
 	t.readMachines()
 	t.publish()
-	t.out.Memory = Memory{Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts}
+	t.out.Memory = Memory{Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts, Short: t.shortSince}
 	t.out.Say = t.say()
 	t.out.LookAgain = max(t.look, v.Now.Add(time.Millisecond))
 	return t.out
@@ -45,8 +51,10 @@ type turn struct {
 	duties   map[string]Duty
 	look     cluster.Instant
 	leased   bool // something hangs on fresh readings of the ledger
-	short    bool // a duty lacks a majority, so the ledger and the provider matter
-	out      Decision
+	// shortSince is since when fewer than a majority vote here; zero: they are enough.
+	shortSince cluster.Instant
+	short      bool // a duty lacks a majority, so the ledger and the provider matter
+	out        Decision
 }
 
 // duty is one duty with what the policy says of it. Role is nil for the coordinator's.

@@ -67,6 +67,9 @@ func (t *turn) promise(d duty, s *Duty) {
 		if acting(h.State) && slices.Contains(d.nodes, k) && (h.Epoch > t.floor(d, s) || again) {
 			t.follow(d, s, k, h.Epoch, leaseOf(t.said(k), d.name))
 		}
+		if acting(h.State) && k == s.Promise.Holder && h.Epoch == s.Promise.Epoch && k != t.p.Self {
+			s.Promise.Lease = leaseOf(t.said(k), d.name) // asked for outside a majority, won inside one
+		}
 	}
 	best, by := cluster.Bid{}, ""
 	for _, k := range d.nodes {

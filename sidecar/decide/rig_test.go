@@ -22,16 +22,17 @@ type rig struct {
 	names []string
 	cut   map[[2]string]bool // from, to
 	mail  []rigBeat
+	loss  func() bool // nil: none
 	log   []string
 	// shared ledger
-	ledger      map[string]cluster.DutyRecord
-	tie         cluster.Tie
-	claims      map[string]cluster.Claim
-	ledgerAway  bool
-	gone        map[string]bool
-	worst       map[string]int // role → most open gates at one instant
-	holderOf    map[string]string
-	openHistory []string
+	ledger     map[string]cluster.DutyRecord
+	tie        cluster.Tie
+	claims     map[string]cluster.Claim
+	ledgerAway bool
+	gone       map[string]bool
+	worst      map[string]int // role → most open gates at one instant
+	holderOf   map[string]string
+	opened     map[string][]string // role → who had its gate open, one after the other
 }
 
 type rigNode struct {
@@ -77,7 +78,7 @@ func newRig(t *testing.T, yaml string) *rig {
 		t.Fatal(err)
 	}
 	g := &rig{t: t, now: 1_000_000_000, nodes: map[string]*rigNode{}, cut: map[[2]string]bool{}, ledger: map[string]cluster.DutyRecord{},
-		claims: map[string]cluster.Claim{}, gone: map[string]bool{}, worst: map[string]int{}, names: r.Nodes(), holderOf: map[string]string{}}
+		claims: map[string]cluster.Claim{}, gone: map[string]bool{}, worst: map[string]int{}, names: r.Nodes(), holderOf: map[string]string{}, opened: map[string][]string{}}
 	for i, n := range r.Nodes() {
 		p, err := New(n, r)
 		if err != nil {
@@ -116,7 +117,7 @@ func (g *rig) step() {
 			later = append(later, b)
 			continue
 		}
-		if !n.dead && !g.cut[[2]string{b.from, b.to}] {
+		if !n.dead && !g.cut[[2]string{b.from, b.to}] && (g.loss == nil || !g.loss()) {
 			g.receive(n, b)
 		}
 	}
@@ -136,7 +137,7 @@ func (g *rig) step() {
 		}
 		if g.now >= n.beatDue {
 			g.beat(n)
-			n.beatDue = g.now.Add(n.p.Timings.Beat)
+			n.beatDue = g.now.Add(g.pace(n))
 		}
 	}
 	g.watch()
@@ -270,6 +271,9 @@ func (g *rig) watch() {
 		who := strings.Join(open[r], "+")
 		g.worst[r] = max(g.worst[r], len(open[r]))
 		if g.holderOf[r] != who {
+			if all := g.opened[r]; len(all) == 0 || all[len(all)-1] != who {
+				g.opened[r] = append(all, who)
+			}
 			g.holderOf[r] = who
 			g.log = append(g.log, fmt.Sprintf("%6dms gate of %s open at %s", g.now/1_000_000-1000, r, who))
 		}
@@ -288,37 +292,45 @@ func (g *rig) isolate(name string) {
 	}
 }
 
-const three = `
-cluster: c
-domain: c.example
-provider: {local: {region: x, size: s, image: i}}
-roles:
-  lb:
-    nodes: lb[1-3]
-    address: {vip: 10.0.0.10/24, interface: eth0, names: [www]}
-`
+// pace is what keepalive does: once beats are missing, one goes out every 20 ms.
+func (g *rig) pace(n *rigNode) time.Duration {
+	for _, h := range n.heard {
+		if silent := g.now.Sub(h.at); silent > 2*n.p.Timings.Beat && silent < 10*n.p.Timings.Detection {
+			return 20 * time.Millisecond
+		}
+	}
+	return n.p.Timings.Beat
+}
 
-func TestTry(t *testing.T) {
-	g := newRig(t, three)
-	g.run(2 * time.Second)
-	g.log = append(g.log, "--- kill lb1")
-	g.nodes["lb1"].dead = true
-	g.run(2 * time.Second)
-	g.log = append(g.log, "--- start lb1")
-	g.start("lb1", 0)
-	g.run(2 * time.Second)
-	g.log = append(g.log, "--- isolate lb2")
-	g.isolate("lb2")
-	g.run(2 * time.Second)
-	g.log = append(g.log, "--- heal")
-	clear(g.cut)
-	g.run(2 * time.Second)
-	g.log = append(g.log, "--- leave lb1")
-	g.nodes["lb1"].v.Orders.Leave = true
-	g.nodes["lb1"].v.Sockets = map[string]SocketReading{"lb": {At: 1 << 60}}
-	g.run(2 * time.Second)
-	t.Log("\n" + strings.Join(g.log, "\n"))
-	for _, n := range g.names {
-		t.Log(n, g.nodes[n].out.Say, g.nodes[n].out.Blocked)
+func (g *rig) logf(format string, args ...any) {
+	g.log = append(g.log, "--- "+fmt.Sprintf(format, args...))
+}
+
+// holder is who acts under a duty; more than one are joined.
+func (g *rig) holder(duty string) string {
+	var all []string
+	for _, name := range g.names {
+		n := g.nodes[name]
+		if s := n.m.Duties[duty].Hold.State; !n.dead && (s == cluster.Held || s == cluster.Offered) {
+			all = append(all, name)
+		}
+	}
+	return strings.Join(all, "+")
+}
+
+// check fails the test, with the history, unless the duty is with want and no gate was ever open twice.
+func (g *rig) check(duty, want string) {
+	g.t.Helper()
+	if got := g.holder(duty); got != want {
+		g.t.Errorf("%s is with %q, want %q", duty, got, want)
+	}
+	if g.worst[duty] > 1 {
+		g.t.Errorf("the gate of %s was open on %d nodes at once", duty, g.worst[duty])
+	}
+	if g.t.Failed() {
+		for _, name := range g.names {
+			g.logf("%s says %+v, blocked: %v", name, g.nodes[name].out.Say, g.nodes[name].out.Blocked)
+		}
+		g.t.Fatal("history:\n" + strings.Join(g.log, "\n"))
 	}
 }
