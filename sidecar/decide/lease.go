@@ -97,7 +97,7 @@ func (t *turn) tied(d duty, mine []string) bool {
 		}
 	}
 	t.act(ClaimTie{
-		Reason: Reason(fmt.Sprintf("%s are exactly half of the roster and want to be the half that acts", strings.Join(half, ", "))),
+		Reason: Reason(fmt.Sprintf("exactly half of the roster is heard (%s), and it should be the half that acts", strings.Join(half, ", "))),
 		Tie:    cluster.Tie{N: tie.N + 1, Winner: t.p.Self, Members: half},
 	})
 	t.blocked("takeover of "+d.title(), fmt.Sprintf("exactly half of the roster is heard, and tie %d is not won yet", tie.N+1))

@@ -75,6 +75,9 @@ func (t *turn) wanted(d duty, s *Duty) (to, why string) {
 		return "", ""
 	case d.role != nil && t.Health == cluster.Unhealthy && t.fitter(d):
 		why = t.p.Self + " is unhealthy"
+	case d.role != nil && t.Health == cluster.Unhealthy:
+		t.blocked("move of "+d.title(), t.p.Self+" is unhealthy, but no other node is healthier")
+		return "", ""
 	case t.ClockOff && d.role != nil && t.rightClock(d):
 		why = "the clock of " + t.p.Self + " is off"
 	default:

@@ -67,7 +67,7 @@ type duty struct {
 // title is the duty's name for people.
 func (d duty) title() string {
 	if d.role == nil {
-		return "coordinator"
+		return "coordination"
 	}
 	return d.name
 }
@@ -111,7 +111,12 @@ func (t *turn) at(i cluster.Instant) {
 // in asks to be called again after d at the latest.
 func (t *turn) in(d time.Duration) { t.at(t.Now.Add(d)) }
 
-func (t *turn) act(a Action) { t.out.Actions = append(t.out.Actions, a) }
+// act adds an action. Two duties may ask for the same thing; once is enough.
+func (t *turn) act(a Action) {
+	if !slices.ContainsFunc(t.out.Actions, func(b Action) bool { return b.Key() == a.Key() }) {
+		t.out.Actions = append(t.out.Actions, a)
+	}
+}
 
 func (t *turn) blocked(what, why string) {
 	t.out.Blocked = append(t.out.Blocked, Blocked{What: what, Why: why})

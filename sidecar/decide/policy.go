@@ -103,7 +103,7 @@ func New(self string, r role.Roster) (Policy, error) {
 	for _, from := range r.Roles {
 		to := Role{
 			Name: from.Name, Nodes: from.Nodes, Names: from.Names, Data: len(from.Data) > 0,
-			PrimaryUnits: len(from.PrimaryUnits) > 0, Primary: from.HasPrimary(),
+			PrimaryUnits: len(from.PrimaryUnits) > 0, Primary: from.HasPrimary(), Drain: len(from.Drain) > 0,
 		}
 		if a := from.Address; a != nil {
 			to.Reserved, to.Link, to.AddressNames, to.MX = a.ReservedIP, a.VIP, a.Names, a.MX
