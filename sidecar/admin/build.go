@@ -207,11 +207,12 @@ func (b builder) node(name string, r decide.Role) Node {
 	case decide.NeverHeard:
 		n.Phase, n.Voting = cluster.Phase(0).String(), false
 	}
-	if r.Primary {
+	switch {
+	case !r.Primary || !b.here(name): // who is not there stands by for nothing
+	case b.duty(r.Name).actor() == name:
+		n.Duty = "primary"
+	default:
 		n.Duty = "standby"
-		if b.duty(r.Name).actor() == name {
-			n.Duty = "primary"
-		}
 	}
 	for _, m := range said.Mirrors {
 		if m.Role == r.Name {
@@ -248,7 +249,7 @@ func (b builder) ledger() Ledger {
 	case from.ReadSent == 0:
 		l.Why = "it has not been read yet"
 	default:
-		l.Why = "it does not answer, since " + Words(time.Duration(l.Age)) + " or a little less"
+		l.Why = "it does not answer; it was last read " + Words(time.Duration(l.Age)) + " ago"
 	}
 	return l
 }

@@ -11,13 +11,17 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 )
 
 // maxAnswer is far above the status of a large cluster.
 const maxAnswer = 16 << 20
+
+const dialTimeout = 5 * time.Second
 
 // ErrUnreachable says that no sidecar could be asked. What was asked for may have happened only if it was an order.
 var ErrUnreachable = errors.New("no sidecar answers")
@@ -27,6 +31,7 @@ type Client struct {
 	http  http.Client
 	base  string
 	where string
+	tls   *tls.Config // nil: on the socket
 }
 
 // NewSocketClient asks the sidecar behind a Unix socket.
@@ -39,8 +44,10 @@ func NewSocketClient(path string) *Client {
 
 // NewTLSClient asks the sidecar at host:port. The configuration is from Authority.Client or ReadPEM.
 func NewTLSClient(addr string, cfg *tls.Config) *Client {
-	return newClient(&http.Transport{TLSClientConfig: cfg, TLSHandshakeTimeout: 5 * time.Second,
-		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, ForceAttemptHTTP2: true}, "https://"+addr, addr)
+	c := newClient(&http.Transport{TLSClientConfig: cfg, TLSHandshakeTimeout: dialTimeout,
+		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext}, "https://"+addr, addr)
+	c.tls = cfg
+	return c
 }
 
 func newClient(t *http.Transport, base, where string) *Client {
@@ -122,13 +129,13 @@ func (c *Client) call(ctx context.Context, method, route string, body []byte) ([
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.unreachable(err)
+		return nil, c.unreachable(ctx, err)
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, c.unreachable(err)
+		return nil, c.unreachable(ctx, err)
 	case len(answer) > maxAnswer:
 		return nil, fmt.Errorf("the answer of %s has more than %d bytes", c.where, maxAnswer)
 	case res.StatusCode/100 == 2:
@@ -142,14 +149,47 @@ func (c *Client) call(ctx context.Context, method, route string, body []byte) ([
 }
 
 // unreachable says what to do about a sidecar that cannot be asked.
-func (c *Client) unreachable(err error) error {
+func (c *Client) unreachable(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, context.Canceled):
-		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.where, context.Cause(ctx))
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w at %s: only root may ask it; try sudo", ErrUnreachable, c.where)
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w at %s: is it running? See: systemctl status understudy", ErrUnreachable, c.where)
+		return fmt.Errorf("%w at %s: is it running? On the node: systemctl status understudy", ErrUnreachable, c.where)
+	}
+	if refusal := c.refusal(ctx); refusal != nil {
+		return fmt.Errorf("%w at %s: %w; a certificate is made on a node: understudy access", ErrUnreachable, c.where, refusal)
+	}
+	var of *url.Error // it repeats where
+	if errors.As(err, &of) {
+		err = of.Err
 	}
 	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.where, err)
+}
+
+// refusal asks once more why a server does not let us in. In TLS 1.3 the client is done with the handshake before the
+// server looks at its certificate (RFC 8446, 2), so the request meets a closed connection, or the alert, as chance has it;
+// who only reads gets the alert.
+func (c *Client) refusal(ctx context.Context) error {
+	if c.tls == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	addr := strings.TrimPrefix(c.base, "https://")
+	conn, err := (&tls.Dialer{Config: c.tls}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil // what the caller has got says it already
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return nil
+	}
+	_, err = conn.Read(make([]byte, 1))
+	var alert *net.OpError
+	if errors.As(err, &alert) && alert.Op == "remote error" {
+		return alert.Err
+	}
+	return nil
 }

@@ -111,7 +111,6 @@ func (a *Authority) Server(node tls.Certificate) *tls.Config {
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{node},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.pool(),
 		SessionTicketsDisabled: true, // so that every connection is checked anew
-		NextProtos:             []string{"h2", "http/1.1"},
 	}
 }
 

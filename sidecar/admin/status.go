@@ -63,7 +63,7 @@ type Role struct {
 type Node struct {
 	Name string `json:"name"`
 	Role string `json:"role"`
-	// Duty is primary or standby; empty: the role has no duty, and all its nodes serve alike.
+	// Duty is primary or standby; empty: the role has no duty and all its nodes serve alike, or the node is not there.
 	Duty string `json:"duty"`
 	// Phase is booting, applied, serving, draining or stopping, as the node says itself; "failed" when it is silent, and
 	// "unknown" when it was never heard.

@@ -17,13 +17,9 @@ func (b builder) why(st Status) []string {
 	for _, r := range st.Roles {
 		var parts []string
 		if r.Duty && r.Primary == "" {
-			parts = append(parts, "nobody has the duty"+b.dutyStory(b.duty(r.Name)))
+			parts = append(parts, b.dutyStory(b.duty(r.Name)))
 		}
-		for _, n := range st.Nodes {
-			if n.Role == r.Name && !n.Serves() {
-				parts = append(parts, b.nodeStory(n))
-			}
-		}
+		parts = append(parts, b.nodeStories(st.Nodes, r.Name)...)
 		if len(parts) == 0 {
 			continue
 		}
@@ -37,25 +33,65 @@ func (b builder) why(st Status) []string {
 	return some(slices.Concat(down, thin))
 }
 
-// dutyStory goes on after "nobody has the duty".
+// dutyStory says why nobody has a duty.
 func (b builder) dutyStory(s dutyState) string {
-	var parts []string
+	text := "nobody has the duty"
 	if s.gone != "" {
-		parts = append(parts, fmt.Sprintf("%s had epoch %d and is silent for %s", s.gone, s.was, Words(b.silent(s.gone))))
+		text += fmt.Sprintf(" since %s, which had epoch %d, went silent", s.gone, s.was)
 	}
 	switch {
 	case s.bidder != "":
-		parts = append(parts, fmt.Sprintf("%s asks for epoch %d, promised by %d of the %d needed", s.bidder, s.bid,
-			b.promised(s), b.majority().Needed))
+		return fmt.Sprintf("%s; %s asks for epoch %d, which %d members have promised and %d must", text, s.bidder, s.bid, b.promised(s), b.majority().Needed)
 	case s.hold.State == cluster.Waiting:
-		parts = append(parts, fmt.Sprintf("%s has won epoch %d and waits until the holder before it must have stopped", s.holder, s.hold.Epoch))
+		return fmt.Sprintf("%s; %s has won epoch %d and waits until the holder before it must have stopped", text, s.holder, s.hold.Epoch)
 	case s.hold.State == cluster.Released:
-		parts = append(parts, fmt.Sprintf("%s has given up epoch %d", s.holder, s.hold.Epoch))
+		return fmt.Sprintf("%s; %s has given up epoch %d", text, s.holder, s.hold.Epoch)
 	}
-	if len(parts) == 0 {
-		return ""
+	return text
+}
+
+// nodeStories says why nodes of a role do not serve: those that have failed, and those never heard, in one sentence each.
+func (b builder) nodeStories(nodes []Node, role string) []string {
+	var failed, mute, others []string
+	var silent time.Duration
+	for _, n := range nodes {
+		switch {
+		case n.Role != role || n.Serves():
+		case n.Alive == decide.Failed.String():
+			failed, silent = append(failed, n.Name), max(silent, time.Duration(n.Silent))
+		case n.Alive == decide.NeverHeard.String():
+			mute = append(mute, n.Name)
+		default:
+			others = append(others, nodeStory(n))
+		}
 	}
-	return " (" + strings.Join(parts, ", ") + ")"
+	var out []string
+	if len(failed) > 0 {
+		out = append(out, fmt.Sprintf("%s failed, silent for %s", have(failed), Words(silent)))
+	}
+	if len(mute) > 0 {
+		out = append(out, have(mute)+" not been heard yet")
+	}
+	return append(out, others...)
+}
+
+// nodeStory says why a node that is there does not serve.
+func nodeStory(n Node) string {
+	switch {
+	case n.Alive == decide.Broken.String():
+		return fmt.Sprintf("%s is heard by others but not from here, for %s", n.Name, Words(time.Duration(n.Silent)))
+	case n.Phase == cluster.Applied.String() && n.Health == cluster.Unhealthy.String():
+		return n.Name + " is unhealthy"
+	case n.Phase == cluster.Applied.String() && !n.CaughtUp:
+		return fmt.Sprintf("%s's data is %s behind", n.Name, Words(time.Duration(n.Lag)))
+	case n.Phase == cluster.Applied.String() && n.Health == cluster.Unknown.String():
+		return n.Name + " has not finished its first health check"
+	case n.Phase == cluster.Applied.String():
+		return n.Name + " has applied its role and does not serve yet"
+	case n.Phase == cluster.Phase(0).String():
+		return n.Name + " does not say how far it is"
+	}
+	return n.Name + " is " + n.Phase
 }
 
 // promised counts the present members that have promised the epoch that is asked for to the one who asks.
@@ -69,32 +105,6 @@ func (b builder) promised(s dutyState) int {
 		}
 	}
 	return n
-}
-
-// nodeStory says why a node does not serve.
-func (b builder) nodeStory(n Node) string {
-	silent := ", silent for " + Words(time.Duration(n.Silent))
-	switch n.Alive {
-	case decide.Failed.String():
-		return n.Name + " has failed" + silent
-	case decide.NeverHeard.String():
-		return n.Name + " has not been heard yet"
-	case decide.Broken.String():
-		return fmt.Sprintf("%s cannot be heard from here%s, though others hear it", n.Name, silent)
-	}
-	switch {
-	case n.Phase == cluster.Applied.String() && n.Health == cluster.Unhealthy.String():
-		return n.Name + " is unhealthy"
-	case n.Phase == cluster.Applied.String() && !n.CaughtUp:
-		return fmt.Sprintf("%s's data is %s behind", n.Name, Words(time.Duration(n.Lag)))
-	case n.Phase == cluster.Applied.String() && n.Health == cluster.Unknown.String():
-		return n.Name + " has not finished its first health check"
-	case n.Phase == cluster.Applied.String():
-		return n.Name + " has applied its role and does not serve yet"
-	case n.Phase == cluster.Phase(0).String():
-		return n.Name + " does not say how far it is"
-	}
-	return n.Name + " is " + n.Phase
 }
 
 // warnings lists what would get in the way of a recovery.

@@ -21,7 +21,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
-// Words is a duration as people read it: "850ms", "3.2s", "2m5s", "3h12m", "4 days".
+// Words is a duration as people read it: "850ms", "3.2s", "2m5s", "1m", "3h12m", "4 days".
 func Words(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
@@ -30,11 +30,23 @@ func Words(d time.Duration) string {
 	case d < time.Minute:
 		return d.Round(100 * time.Millisecond).String()
 	case d < time.Hour:
-		return d.Round(time.Second).String()
+		return trim(d.Round(time.Second))
 	case d < 2*day:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+		return trim(d.Round(time.Minute))
 	}
 	return fmt.Sprintf("%d days", (d+day/2)/day)
+}
+
+// trim leaves out minutes and seconds at the end that are zero.
+func trim(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // list joins names as people do: "a", "a and b", "a, b and c".
@@ -47,4 +59,12 @@ func list(names []string) string {
 	}
 	last := len(names) - 1
 	return strings.Join(names[:last], ", ") + " and " + names[last]
+}
+
+// have is names with the verb that follows them.
+func have(names []string) string {
+	if len(names) == 1 {
+		return names[0] + " has"
+	}
+	return list(names) + " have"
 }

@@ -1,0 +1,49 @@
+package show
+
+import (
+	"fmt"
+	"time"
+
+	"understudy/sidecar/admin"
+)
+
+// Incidents is the cluster's history, the newest last, as somebody who reads a terminal from below wants it.
+func Incidents(all []admin.Incident, now time.Time, look Look) string {
+	p := newPage(look)
+	if len(all) == 0 {
+		p.line(0, plain, "no node was ever lost")
+		return p.String()
+	}
+	for i, inc := range all {
+		if i > 0 {
+			p.gap()
+		}
+		p.incident(inc, now)
+	}
+	return p.String()
+}
+
+func (p *page) incident(inc admin.Incident, now time.Time) {
+	who := inc.Node
+	if inc.Role != "" {
+		who += " (" + inc.Role + ")"
+	}
+	switch {
+	case len(inc.Phases) == 0:
+		p.line(0, bad, who+": nothing is written about it yet")
+		return
+	case inc.Over():
+		p.line(0, good, fmt.Sprintf("%s was lost; redundant again after %s", who, admin.Words(inc.Took())))
+	default:
+		p.line(0, bad, fmt.Sprintf("%s was lost %s ago and is not made good yet", who, admin.Words(max(now.Sub(inc.Phases[0].At), 0))))
+	}
+	t := table{columns: []column{{"", 0}, {"", 1}, {"", 0}}}
+	for i, ph := range inc.Phases {
+		took := "+" + admin.Words(time.Duration(ph.Took))
+		if i == 0 {
+			took = ""
+		}
+		t.rows = append(t.rows, []cell{{"  " + ph.Name, plain}, {ph.At.In(p.look.Zone).Format("2006-01-02 15:04:05.0"), faint}, {took, plain}})
+	}
+	p.table(t)
+}
