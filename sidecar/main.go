@@ -48,6 +48,6 @@ repository (understudy publish). Nodes become what they are by understudy-bootst
 		SilenceUsage: true, SilenceErrors: true,
 		Version: version(),
 	}
-	cmd.AddCommand(localCommand(), imageCommand(), publishCommand(), hostToolsCommand())
+	cmd.AddCommand(runCommand(), localCommand(), imageCommand(), publishCommand(), hostToolsCommand())
 	return cmd
 }

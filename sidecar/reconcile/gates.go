@@ -3,7 +3,7 @@ package reconcile
 import (
 	"errors"
 	"fmt"
-	"log/slog"
+	"slices"
 
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
@@ -17,13 +17,13 @@ type gates struct {
 
 type gate struct {
 	until cluster.Instant // zero: closed
-	drain bool
+	drain cluster.Instant // since when new connections are dropped; zero: they are not
 }
 
 func (g *gates) init(p *decide.Policy) {
 	g.set = map[string]gate{}
 	for _, r := range p.Roles {
-		if r.Reserved.IsValid() || r.Link.IsValid() {
+		if (r.Reserved.IsValid() || r.Link.IsValid()) && slices.Contains(r.Nodes, p.Self) {
 			g.roles = append(g.roles, r.Name)
 		}
 	}
@@ -33,28 +33,37 @@ func (g *gates) init(p *decide.Policy) {
 func (g *gates) fill(v *decide.View) {
 	for _, r := range g.roles {
 		reading := v.Gates[r]
-		if reading.Until = g.set[r].until; reading.Until <= v.Now {
-			reading.Until = 0
+		if reading.Until, reading.Drain = g.set[r].until, g.set[r].drain; reading.Until <= v.Now {
+			reading.Until, reading.Drain = 0, 0
 		}
 		set(&v.Gates, r, reading)
 	}
 }
 
-// apply sets a gate, if it is not so already.
-func (g *gates) apply(addresses Addresses, log *slog.Logger, a decide.Gate) error {
-	before, known := g.set[a.Role]
-	want := gate{until: a.Until, drain: a.Drain && a.Until != 0}
-	if known && before == want {
+// setGate sets a gate, if it is not so already.
+func (l *Loop) setGate(a decide.Gate) error {
+	was, known := l.gates.set[a.Role]
+	drain := a.Drain && a.Until != 0
+	if known && was.until == a.Until && (was.drain != 0) == drain {
 		return nil
 	}
-	if err := addresses.Gate(a.Role, a.Until, a.Drain); err != nil {
+	if err := l.world.Addresses.Gate(a.Role, a.Until, drain); err != nil {
 		// What it left is not known, so the next turn sets it whatever is wanted.
-		delete(g.set, a.Role)
+		delete(l.gates.set, a.Role)
 		return fmt.Errorf("set the gate of %s: %w", a.Role, err)
 	}
-	g.set[a.Role] = want
-	if (before.until == 0) != (want.until == 0) || before.drain != want.drain {
-		log.Info("gate", "role", a.Role, "state", want.String(), "reason", a.Text())
+	is := gate{until: a.Until}
+	if drain {
+		if is.drain = was.drain; is.drain == 0 {
+			is.drain = l.cfg.Now()
+		}
+	}
+	l.gates.set[a.Role] = is
+	if was.until < l.began {
+		was.until = 0 // it has closed by itself
+	}
+	if was.String() != is.String() {
+		l.log.Info("gate", "role", a.Role, "state", is.String(), "reason", a.Text())
 	}
 	return nil
 }
@@ -63,7 +72,7 @@ func (g gate) String() string {
 	switch {
 	case g.until == 0:
 		return "closed"
-	case g.drain:
+	case g.drain != 0:
 		return "draining"
 	}
 	return "open"

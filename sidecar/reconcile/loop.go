@@ -58,6 +58,7 @@ type Loop struct {
 	began   cluster.Instant // beginning of the newest turn
 	due     cluster.Instant // when the next turn should come at the latest; zero: there was none yet
 	ready   bool            // the service manager knows
+	acts    bool            // as our role's primary, see tellDuty
 	gates   gates
 	told    teller
 	said    notifier
@@ -176,7 +177,9 @@ func (l *Loop) end(ctx context.Context) error {
 	err := l.closeAll("the sidecar ends")
 	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
-	l.world.Mesh.Flush(ctx)
+	if err := l.world.Mesh.Flush(ctx); err != nil {
+		l.log.Warn("the last word may not have been heard", "err", err) // silence says the same, only later
+	}
 	return err
 }
 
@@ -256,7 +259,7 @@ func (l *Loop) carryOut(v decide.View, d decide.Decision) (slow []decide.Action,
 		case !ok:
 			slow = append(slow, a)
 		case g.Until == 0: // closing is safe whatever happens next, so it waits for nothing
-			err = errors.Join(err, l.gates.apply(l.world.Addresses, l.log, g))
+			err = errors.Join(err, l.setGate(g))
 		default:
 			open = append(open, g)
 		}
@@ -265,13 +268,27 @@ func (l *Loop) carryOut(v decide.View, d decide.Decision) (slow []decide.Action,
 		return nil, err
 	}
 	l.memory = d.Memory
+	l.tellDuty(d)
 	if v.FreshBoot && d.Say.Voting {
 		l.board.put(func(v *decide.View) { v.FreshBoot = false })
 	}
 	l.world.Mesh.Say(d.Say)
 	for _, g := range open {
 		// A gate that does not open stays closed, which is safe. It is shown, and tried again in the next turn.
-		l.told.gate(g.Role, l.gates.apply(l.world.Addresses, l.log, g))
+		l.told.gate(g.Role, l.setGate(g))
 	}
 	return slow, nil
+}
+
+// tellDuty tells the world when this node begins or stops to act as its role's primary.
+func (l *Loop) tellDuty(d decide.Decision) {
+	acts := false
+	for _, r := range l.cfg.Policy.Roles {
+		s := d.Memory.Duties[r.Name].Hold.State
+		acts = acts || slices.Contains(r.Nodes, l.cfg.Policy.Self) && (s == cluster.Held || s == cluster.Offered)
+	}
+	if acts != l.acts && l.world.Duty != nil {
+		l.world.Duty(acts)
+	}
+	l.acts = acts
 }

@@ -16,6 +16,8 @@ type World struct {
 	Addresses Addresses
 	// Health is the verdict of the node's own checks, as primary and as standby. It does not block.
 	Health func() (primary, standby cluster.Health)
+	// Duty is told when this node begins or stops to act as its role's primary.
+	Duty func(acts bool)
 	// Progress tells how far the node has come and the commit it has applied. It reads a local file at most.
 	Progress func() (cluster.Phase, string, error)
 	Units    Units
@@ -40,8 +42,8 @@ var ErrMissing = errors.New("this node is not configured for it")
 type Mesh interface {
 	// Say makes a the announcement of all beats from now on.
 	Say(a cluster.Announcement)
-	// Flush returns when the newest announcement is on the wire, or ctx has ended.
-	Flush(ctx context.Context)
+	// Flush returns when the newest announcement is on the wire. The error is that of ctx.
+	Flush(ctx context.Context) error
 	Peers() map[string]cluster.Peer
 	SetPeers(peers map[string]netip.AddrPort)
 	// Reset forgets all that was heard.

@@ -98,7 +98,7 @@ func (m fakeMesh) Say(a cluster.Announcement) {
 		m.did("say %s", a.Commit)
 	}
 }
-func (m fakeMesh) Flush(context.Context)          { m.did("flush") }
+func (m fakeMesh) Flush(context.Context) error    { return m.did("flush") }
 func (m fakeMesh) Peers() map[string]cluster.Peer { return nil }
 func (m fakeMesh) SetPeers(p map[string]netip.AddrPort) {
 	m.did("peers %v", slices.Sorted(maps.Keys(p)))
