@@ -167,7 +167,7 @@ func (t *turn) vacant(d duty, s *Duty) (bool, string) {
 	if t.alive(h) {
 		return t.gaveUp(d, h, t.p.Self), ""
 	}
-	if d.single() || d.role == nil {
+	if d.role == nil || d.role.Reserved.IsValid() { // its move takes seconds anyway, so a little more certainty costs nothing
 		if after := max(t.p.Timings.Reserved, t.limit(h)); t.silence(h) <= after {
 			return false, ""
 		}

@@ -67,7 +67,7 @@ func (t *turn) promisers(d duty, s *Duty, from uint64) (all []string, clear int,
 func (t *turn) won(d duty, s *Duty, promised []string) bool {
 	if len(promised) >= t.p.majority() || t.p.Off.Majority {
 		_, _, afterLease := t.promisers(d, s, s.Bid)
-		return !afterLease || t.noLedger() == "" && t.written(d, s, s.Bid)
+		return !afterLease || t.taken(d, s)
 	}
 	if !s.BidLease {
 		return false
@@ -77,7 +77,19 @@ func (t *turn) won(d duty, s *Duty, promised []string) bool {
 		t.blocked("takeover of "+d.title(), why)
 		return false
 	}
-	return t.tied(d, promised) && t.written(d, s, s.Bid)
+	return t.tied(d, promised) && t.taken(d, s)
+}
+
+// taken says that the ledger has our bid's epoch, and else why it has not.
+func (t *turn) taken(d duty, s *Duty) bool {
+	why := t.noLedger()
+	if why == "" && !t.written(d, s, s.Bid) {
+		why = fmt.Sprintf("the ledger has not taken epoch %d yet", s.Bid)
+	}
+	if why != "" {
+		t.blocked("takeover of "+d.title(), why)
+	}
+	return why == ""
 }
 
 // mustWait says why a won epoch may not be acted on yet. The one before may still be in use.

@@ -117,7 +117,6 @@ func (t *turn) written(d duty, s *Duty, epoch uint64) bool {
 		Reason: Reason(fmt.Sprintf("%s claims %s under epoch %d in the ledger", t.p.Self, d.title(), epoch)),
 		Record: cluster.DutyRecord{Duty: d.name, Epoch: epoch, Holder: t.p.Self, Machine: t.Machine, Lease: s.BidLease},
 	})
-	t.blocked("takeover of "+d.title(), fmt.Sprintf("the ledger has not taken epoch %d yet", epoch))
 	return false
 }
 
@@ -127,9 +126,15 @@ func (t *turn) leaseWait(d duty, s *Duty) string {
 	if why := t.noLedger(); why != "" {
 		return why
 	}
+	t.leased = true
 	w := t.Ledger.Wrote[d.name]
-	if w.Epoch != s.Hold.Epoch || w.Lost {
+	if !t.written(d, s, s.Hold.Epoch) {
 		return fmt.Sprintf("the ledger has not taken epoch %d", s.Hold.Epoch)
+	}
+	if s.Lease {
+		if why := t.stillAlone(d, s, w.At); why != "" {
+			return why
+		}
 	}
 	if t.p.Off.LeaseWait || t.nobodyBefore(d, s) {
 		return ""
@@ -139,6 +144,23 @@ func (t *turn) leaseWait(d duty, s *Duty) string {
 		return fmt.Sprintf("whoever had it may act for another %s by the ledger's word", ms(until.Sub(t.Now)))
 	}
 	return ""
+}
+
+// stillAlone says why it is not certain that no majority can be without us, going by readings that are newer than our record in the
+// ledger. A member that came to be, or was switched on, before such a reading shows in it; one that does later reads our record
+// before it votes.
+func (t *turn) stillAlone(d duty, s *Duty, written cluster.Instant) string {
+	if t.Ledger.ReadSent <= written {
+		return "the ledger is read once more, now that it has our record"
+	}
+	promised, _, _ := t.promisers(d, s, s.Hold.Epoch)
+	for _, k := range t.p.Nodes {
+		if m := t.Machines[k]; !slices.Contains(promised, k) && t.gone(k) && m.Power == cluster.PowerOff && m.At <= written {
+			t.act(ReadMachine{Reason: Reason(fmt.Sprintf("is the machine of %s still off, now that the ledger has our record?", k)), Node: k, Machine: m.ID})
+			return fmt.Sprintf("the provider is asked once more whether %s is off", k)
+		}
+	}
+	return t.noLease(d, promised)
 }
 
 // nobodyBefore says that no other node can be acting under an earlier epoch: there was none, or every node that may have the duty

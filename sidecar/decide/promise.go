@@ -108,13 +108,7 @@ func (t *turn) follow(d duty, s *Duty, holder string, epoch uint64, lease bool) 
 // forget drops former holders who can no longer act on this node's word, and says in the promise what that leaves.
 func (t *turn) forget(d duty, s *Duty) {
 	s.Before = slices.DeleteFunc(s.Before, func(b Before) bool {
-		if h := holdOf(t.said(b.Holder), d.name); h.State == cluster.Released && h.Epoch >= b.Epoch {
-			return true
-		}
-		if b.Holder == s.Promise.Holder || b.Holder == t.p.Self && !acting(s.Hold.State) {
-			return true
-		}
-		if t.gone(b.Holder) {
+		if b.Holder == s.Promise.Holder || t.freed(d, s, b.Holder, b.Epoch) {
 			return true
 		}
 		return !b.Lease && t.Now.Sub(b.Heard) > t.p.Timings.Gate
@@ -127,9 +121,22 @@ func (t *turn) forget(d duty, s *Duty) {
 		}
 		s.Promise.AfterLease = s.Promise.AfterLease || b.Lease
 	}
+	// What was decided while this machine was off or did not exist, it knows from the ledger only.
+	if r := t.Ledger.Duties[d.name]; r.Lease && r.Holder != s.Promise.Holder && r.Epoch < s.Promise.Epoch && !t.freed(d, s, r.Holder, r.Epoch) {
+		s.Promise.AfterLease = true
+	}
 	if t.p.Off.QuietWait {
 		s.Promise.Clear = true
 	}
+}
+
+// freed says that a holder will never act under an epoch again: it has said so, or its machine is off or gone.
+func (t *turn) freed(d duty, s *Duty, holder string, epoch uint64) bool {
+	if holder == t.p.Self {
+		return !acting(s.Hold.State)
+	}
+	h := holdOf(t.said(holder), d.name)
+	return h.State == cluster.Released && h.Epoch >= epoch || t.gone(holder)
 }
 
 // free says that, as far as this node can see for itself, nobody holds the duty whom a bidder would displace.
