@@ -30,6 +30,8 @@ type world struct {
 	// lost says which datagrams do not arrive, late by how much one is delayed beyond the usual.
 	lost func(from, to string) bool
 	late func() time.Duration
+	// seen is shown every datagram that is sent, arriving or not.
+	seen func(flight)
 }
 
 type host struct {
@@ -39,7 +41,9 @@ type host struct {
 	asleep cluster.Instant // does nothing until then
 	queue  []flight        // what the socket has received meanwhile
 	news   int
-	due    due
+	// arrived is when the newest datagram of each node was read.
+	arrived map[string]cluster.Instant
+	due     due
 }
 
 type flight struct {
@@ -82,7 +86,7 @@ func (w *world) start(name string, cfg Config) {
 		w.t.Fatal(err)
 	}
 	h := w.nodes[name]
-	*h = host{node: n, addr: h.addr, wake: w.now.Add(time.Duration(w.rand.Int64N(int64(cfg.Beat))))}
+	*h = host{node: n, addr: h.addr, arrived: map[string]cluster.Instant{}, wake: w.now.Add(time.Duration(w.rand.Int64N(int64(cfg.Beat))))}
 	peers := map[string]netip.AddrPort{}
 	for i, peer := range w.names {
 		peers[peer] = address(i)
@@ -102,6 +106,9 @@ func (w *world) nameOf(addr netip.AddrPort) string {
 
 func (w *world) send(from netip.AddrPort, to []netip.AddrPort, packet []byte) {
 	for _, addr := range to {
+		if w.seen != nil {
+			w.seen(flight{at: w.now, from: from, to: addr, packet: slices.Clone(packet)})
+		}
 		if w.lost(w.nameOf(from), w.nameOf(addr)) {
 			continue
 		}
@@ -120,7 +127,7 @@ func (w *world) run(d time.Duration) {
 	for end := w.now.Add(d); ; {
 		next, name := end, ""
 		for _, n := range w.names {
-			if h := w.nodes[n]; h.wake < next && h.asleep != cluster.Instant(cluster.Forever) {
+			if h := w.nodes[n]; h.wake < next {
 				next, name = h.wake, n
 			}
 		}
@@ -137,7 +144,12 @@ func (w *world) run(d time.Duration) {
 		if name == "" {
 			return
 		}
-		w.turn(w.nodes[name])
+		h := w.nodes[name]
+		for _, f := range h.queue { // it slept; what came meanwhile lies in its socket
+			w.arrive(h, f)
+		}
+		h.queue = nil
+		w.turn(h)
 	}
 }
 
@@ -145,6 +157,9 @@ func (w *world) arrive(h *host, f flight) {
 	if h.asleep > w.now {
 		h.queue = append(h.queue, f)
 		return
+	}
+	if from := w.nameOf(f.from); from != "" {
+		h.arrived[from] = w.now
 	}
 	got := h.receive(f.packet, f.from, w.now)
 	if got.answer != nil {
@@ -166,12 +181,22 @@ func (w *world) turn(h *host) {
 	}
 }
 
+// say makes a node announce something, now.
+func (w *world) say(name string, a cluster.Announcement) {
+	h := w.nodes[name]
+	h.node.say(a)
+	h.wake = min(h.wake, w.now)
+}
+
 // sleep stops a node, as SIGSTOP does. What arrives meanwhile waits in its socket.
 func (w *world) sleep(name string, d time.Duration) {
 	h := w.nodes[name]
 	h.asleep = w.now.Add(d)
 	h.wake = max(h.wake, h.asleep)
 }
+
+// revive starts a killed node anew.
+func (w *world) revive(name string) { w.start(name, w.nodes[name].cfg) }
 
 // kill stops a node for good.
 func (w *world) kill(name string) {
@@ -182,4 +207,4 @@ func (w *world) kill(name string) {
 func (w *world) peer(at, of string) cluster.Peer { return w.nodes[at].snapshot()[of] }
 
 // silence is how long a node has not heard another.
-func (w *world) silence(at, of string) time.Duration { return w.now.Since(w.peer(at, of).Heard) }
+func (w *world) silence(at, of string) time.Duration { return w.now.Since(w.nodes[at].peers[of].heard) }

@@ -97,7 +97,7 @@ func (n *node) proves(p *peer, me entry) bool {
 
 // confirm notes what a peer's newest beat says of ours.
 func (n *node) confirm(p *peer, me entry) {
-	p.every, p.deaf = me.Every, cluster.Forever
+	p.every, p.deaf = me.Every, 0
 	if me.Session != n.mine.session {
 		return
 	}
