@@ -18,7 +18,7 @@
 //	socket             Unix socket of the admin API           default: /run/understudy/admin.sock
 //	listen: beats      UDP, [ADDRESS]:PORT                    default: :7946
 //	        admin      mutual TLS, or none                    default: :7747
-//	        names      DNS on loopback, or none               default: 127.0.0.54:5354
+//	        names      DNS on loopback, or none               default: 127.0.0.55:5354
 //	        metrics    plain HTTP on loopback, or none        default: none (the admin API has them, too)
 //	peers              {NODE: ADDRESS or ADDRESS:PORT}        default: found through ledger, provider and beats
 //	machine_id         the provider's ID of this machine      default: asked of the metadata service
@@ -109,12 +109,13 @@ type DNS struct {
 	Server string // host:port
 }
 
-// Default is the configuration of a node without a file.
+// Default is the configuration of a node without a file. The names' address is not 127.0.0.54: systemd-resolved has that
+// one for itself, and passes over it in silence where it is named as a server (systemd 257, dns_server_address_valid).
 func Default() Config {
 	return Config{
 		State:    "/var/lib/understudy",
 		Socket:   "/run/understudy/admin.sock",
-		Listen:   Listen{Beats: ":7946", Admin: ":7747", Names: "127.0.0.54:5354"},
+		Listen:   Listen{Beats: ":7946", Admin: ":7747", Names: "127.0.0.55:5354"},
 		Metadata: "http://169.254.169.254/metadata/v1",
 		LogLevel: slog.LevelInfo,
 	}
