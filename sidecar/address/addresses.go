@@ -26,11 +26,14 @@ type Addresses struct {
 	specs []Spec
 	table *table
 
-	mu    sync.Mutex
-	nft   *nftables.Conn
-	links *netlink.Handle
-	raw   announcer
-	gates map[string]*gate
+	mu     sync.Mutex
+	nft    *nftables.Conn // for the rules
+	kernel kernel         // for the sets' elements, by
+	batch  batch
+	links  *netlink.Handle
+	raw    announcer
+	diag   diagnosis
+	gates  map[string]*gate
 	// ticket is the number of the newest ticket.
 	ticket uint32
 	// between is called between the reading of the clock and the writing of a gate. Only tests set it.
@@ -49,6 +52,9 @@ type gate struct {
 	announced int
 	since     cluster.Instant
 }
+
+// link tells whether ip is the address that we put on a link.
+func (g *gate) link(ip netip.Addr) linkAddress { return linkAddress(ip == g.Link.Addr()) }
 
 // Open puts the rules for specs into the kernel, with every gate closed, in place of those that an earlier process left:
 // no gate is open for a moment that was closed. Link addresses that the earlier rules were for and specs are not are
@@ -78,13 +84,16 @@ func (a *Addresses) open() (err error) {
 	if a.nft, err = nftables.New(nftables.AsLasting()); err != nil {
 		return fmt.Errorf("open a netlink socket for nftables: %w", err)
 	}
+	if err := a.kernel.open(); err != nil {
+		return err
+	}
 	if a.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open a netlink socket for addresses: %w", err)
 	}
 	if err := a.links.SetSocketTimeout(netlinkTimeout); err != nil {
 		return fmt.Errorf("bound the netlink socket's waits: %w", err)
 	}
-	if err := a.raw.open(); err != nil {
+	if err := errors.Join(a.raw.open(), a.diag.open()); err != nil {
 		return err
 	}
 	if err := a.forgetOthers(); err != nil {
@@ -159,7 +168,7 @@ func (a *Addresses) release() error {
 	if a.links != nil {
 		a.links.Close()
 	}
-	return errors.Join(append(errs, a.raw.close())...)
+	return errors.Join(append(errs, a.kernel.close(), a.raw.close(), a.diag.close())...)
 }
 
 // Tidy closes every gate of specs and takes their link addresses away, whoever opened and added them: for the time after

@@ -3,12 +3,11 @@
 package address
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
 
 	"understudy/sidecar/boottime"
@@ -79,21 +78,20 @@ func (a *Addresses) openGate(g *gate, until cluster.Instant, drain bool) error {
 	if left < time.Millisecond { // a timeout of zero would be for ever
 		return a.closeGate(g)
 	}
-	if err := a.nft.SetDeleteElements(a.table.tickets, ticket); err != nil {
-		return err
-	}
-	if err := a.draining(g, drain); err != nil {
-		return err
-	}
+	a.batch.reset()
+	a.batch.remove(a.table.tickets, ticket)
 	for _, ip := range g.addresses() {
-		link := linkAddress(g.Link.IsValid() && ip == g.Link.Addr())
-		for _, s := range a.table.opens(ip, link) {
-			if err := a.prolong(s, ip.AsSlice(), left); err != nil {
-				return err
-			}
+		key := ip.AsSlice()
+		if drain {
+			a.batch.add(a.table.draining(ip), key, 0)
+		} else {
+			a.batch.ensureNot(a.table.draining(ip), key)
+		}
+		for _, s := range a.table.opens(ip, g.link(ip)) {
+			a.batch.ensure(s, key, left)
 		}
 	}
-	switch err := a.nft.Flush(); {
+	switch err := a.kernel.do(&a.batch); {
 	case errors.Is(err, unix.ENOENT):
 		return errLate
 	case err != nil:
@@ -103,17 +101,16 @@ func (a *Addresses) openGate(g *gate, until cluster.Instant, drain bool) error {
 	return nil
 }
 
-// newTicket puts a ticket into the kernel. If there are no rules of ours any more, it writes them anew, closed.
-func (a *Addresses) newTicket() ([]nftables.SetElement, error) {
+// newTicket puts a ticket into the kernel. If our rules have gone, it writes them anew, closed.
+func (a *Addresses) newTicket() ([]byte, error) {
 	a.ticket++
-	ticket := []nftables.SetElement{{Key: binaryutil.NativeEndian.PutUint32(a.ticket), Timeout: ticketLife}}
+	key := binary.NativeEndian.AppendUint32(nil, a.ticket)
 	for {
-		if err := a.nft.SetAddElements(a.table.tickets, ticket); err != nil {
-			return nil, err
-		}
-		err := a.nft.Flush()
+		a.batch.reset()
+		a.batch.add(a.table.tickets, key, ticketLife)
+		err := a.kernel.do(&a.batch)
 		if err == nil {
-			return ticket, nil
+			return key, nil
 		}
 		if !errors.Is(err, unix.ENOENT) {
 			return nil, fmt.Errorf("get a ticket: %w", err)
@@ -138,34 +135,6 @@ func (a *Addresses) restore() error {
 		g.until = 0
 	}
 	return a.table.install(a.nft, a.specs)
-}
-
-// prolong makes the element expire after left, whether or not it is there.
-func (a *Addresses) prolong(s *nftables.Set, key []byte, left time.Duration) error {
-	old, fresh := []nftables.SetElement{{Key: key}}, []nftables.SetElement{{Key: key, Timeout: left}}
-	return errors.Join(a.nft.SetAddElements(s, fresh), a.nft.SetDeleteElements(s, old), a.nft.SetAddElements(s, fresh))
-}
-
-// shut takes an element out of the set, whether or not it is there.
-func (a *Addresses) shut(s *nftables.Set, key []byte) error {
-	element := []nftables.SetElement{{Key: key}}
-	return errors.Join(a.nft.SetAddElements(s, element), a.nft.SetDeleteElements(s, element))
-}
-
-// draining puts the gate's addresses among those that take no new connections, or takes them out.
-func (a *Addresses) draining(g *gate, drain bool) error {
-	for _, ip := range g.addresses() {
-		s, key := a.table.draining(ip), []nftables.SetElement{{Key: ip.AsSlice()}}
-		if err := a.nft.SetAddElements(s, key); err != nil {
-			return err
-		}
-		if !drain {
-			if err := a.nft.SetDeleteElements(s, key); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // closeGate closes at once. A gate of which we know that it has closed is not written.
@@ -194,13 +163,16 @@ func (a *Addresses) closeAll() error {
 // closeThem closes gates in one batch. It needs no ticket, as closing is never too late, but it fails where our tickets have
 // no place any more: the rules are another's then, or have gone and are written anew, closed.
 func (a *Addresses) closeThem(gates ...*gate) error {
-	a.nft.FlushSet(a.table.tickets)
+	a.batch.reset()
+	a.batch.empty(a.table.tickets)
 	for _, g := range gates {
-		if err := a.closing(g); err != nil {
-			return err
+		for _, ip := range g.addresses() {
+			for _, s := range a.table.opens(ip, g.link(ip)) {
+				a.batch.ensureNot(s, ip.AsSlice())
+			}
 		}
 	}
-	err := a.nft.Flush()
+	err := a.kernel.do(&a.batch)
 	if errors.Is(err, unix.ENOENT) {
 		return a.restore()
 	}
@@ -211,16 +183,4 @@ func (a *Addresses) closeThem(gates ...*gate) error {
 		g.until = 0
 	}
 	return nil
-}
-
-// closing puts what closes a gate into the batch.
-func (a *Addresses) closing(g *gate) error {
-	var errs []error
-	for _, ip := range g.addresses() {
-		link := linkAddress(g.Link.IsValid() && ip == g.Link.Addr())
-		for _, s := range a.table.opens(ip, link) {
-			errs = append(errs, a.shut(s, ip.AsSlice()))
-		}
-	}
-	return errors.Join(errs...)
 }
