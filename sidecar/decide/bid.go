@@ -115,7 +115,7 @@ func (t *turn) renew(d duty, s *Duty) bool {
 			continue
 		}
 		x := promiseOf(t.said(k), d.name)
-		if t.said(k).Voting && x.Epoch > s.Hold.Epoch && x.Holder != t.p.Self && (x.Holder == "" || t.free(d, &Duty{Promise: x}, t.p.Self)) {
+		if t.said(k).Voting && x.Epoch >= s.Hold.Epoch && x.Holder != t.p.Self && (x.Holder == "" || t.free(d, &Duty{Promise: x}, t.p.Self)) {
 			return true
 		}
 	}

@@ -163,17 +163,15 @@ func (t *turn) stillAlone(d duty, s *Duty, written cluster.Instant) string {
 	return t.noLease(d, promised)
 }
 
-// nobodyBefore says that no other node can be acting under an earlier epoch: there was none, or every node that may have the duty
-// has released it, is off or gone, or has never been.
+// nobodyBefore says that no other node can be acting under an earlier epoch, nor be about to: every node that may have the duty is
+// off or gone, has never been, or has promised us this epoch and does not act.
 func (t *turn) nobodyBefore(d duty, s *Duty) bool {
-	if s.Hold.Epoch == 1 {
-		return true
-	}
 	for _, k := range d.nodes {
 		if k == t.p.Self || t.gone(k) || t.neverClaimed(k) {
 			continue
 		}
-		if h := holdOf(t.said(k), d.name); !t.alive(k) || !t.said(k).Voting || acting(h.State) {
+		x := promiseOf(t.said(k), d.name)
+		if x.Holder != t.p.Self || x.Epoch != s.Hold.Epoch || acting(holdOf(t.said(k), d.name).State) {
 			return false
 		}
 	}

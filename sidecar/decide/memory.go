@@ -23,6 +23,14 @@ type Lasting struct {
 	// Promised is the highest epoch of each duty that this node has ever promised. It promises none up to it again, unless
 	// the holder itself says that it holds it.
 	Promised map[string]uint64 `json:"promised,omitempty"`
+	// Leases are the leased epochs of each duty that this node has promised, or bid for, and that are not known to be over.
+	Leases map[string][]Lease `json:"leases,omitempty"`
+}
+
+// Lease is an epoch that somebody may hold by the ledger's word.
+type Lease struct {
+	Holder string `json:"holder"`
+	Epoch  uint64 `json:"epoch"`
 }
 
 // Duty is a node's own state in a duty: what it has promised, and where it stands if that is to itself.
@@ -54,7 +62,7 @@ type Duty struct {
 type Before struct {
 	Holder string
 	Epoch  uint64
-	Heard  cluster.Instant // arrival of its last beat that this node confirmed
+	Heard  cluster.Instant // arrival of its last beat that this node confirmed; zero: long ago
 	Lease  bool
 }
 

@@ -10,13 +10,7 @@ import (
 
 // Next decides one turn. It changes none of its arguments.
 func Next(v View, m Memory, p Policy) Decision {
-	t := &turn{View: v, p: p, was: m, lasting: Lasting{Epochs: maps.Clone(m.Epochs), Promised: maps.Clone(m.Promised)}}
-	if t.lasting.Epochs == nil {
-		t.lasting.Epochs = map[string]uint64{}
-	}
-	if t.lasting.Promised == nil {
-		t.lasting.Promised = map[string]uint64{}
-	}
+	t := &turn{View: v, p: p, was: m, lasting: m.Lasting.clone()}
 	t.look = v.Now.Add(t.p.Timings.LedgerIdle)
 	t.judge()
 	t.votes = t.mayVote()
@@ -133,6 +127,11 @@ func (t *turn) duty(d duty) {
 	}
 	s := t.was.Duties[d.name]
 	s.Before = slices.Clone(s.Before)
+	if s.Promise.Epoch == 0 && len(s.Before) == 0 { // after a restart
+		for _, l := range t.was.Leases[d.name] {
+			s.Before = append(s.Before, Before{Holder: l.Holder, Epoch: l.Epoch, Lease: true})
+		}
+	}
 	if t.was.For != t.Started { // the clock goes on through a gap, but what was heard is void
 		s.Bid, s.Draining, s.Offering, s.To, s.Vacant = 0, 0, 0, "", 0
 	}
@@ -148,4 +147,36 @@ func (t *turn) duty(d duty) {
 	t.units(d, &s)
 	t.record(d, &s)
 	t.duties[d.name] = s
+	t.remember(d, &s)
+}
+
+// remember keeps the leases that are not known to be over for the time after a restart.
+func (t *turn) remember(d duty, s *Duty) {
+	var all []Lease
+	for _, b := range s.Before {
+		if b.Lease {
+			all = append(all, Lease{Holder: b.Holder, Epoch: b.Epoch})
+		}
+	}
+	if s.Promise.Lease {
+		all = append(all, Lease{Holder: s.Promise.Holder, Epoch: s.Promise.Epoch})
+	}
+	if delete(t.lasting.Leases, d.name); len(all) > 0 {
+		t.lasting.Leases[d.name] = all
+	}
+}
+
+// clone copies what Next changes.
+func (l Lasting) clone() Lasting {
+	c := Lasting{Epochs: map[string]uint64{}, Promised: map[string]uint64{}, Leases: map[string][]Lease{}}
+	maps.Copy(c.Epochs, l.Epochs)
+	maps.Copy(c.Promised, l.Promised)
+	maps.Copy(c.Leases, l.Leases)
+	return c
+}
+
+// Equal says that two hold the same, so that nothing needs to be written.
+func (l Lasting) Equal(other Lasting) bool {
+	return maps.Equal(l.Epochs, other.Epochs) && maps.Equal(l.Promised, other.Promised) &&
+		maps.EqualFunc(l.Leases, other.Leases, slices.Equal[[]Lease])
 }

@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"understudy/sidecar/cluster"
 )
@@ -18,8 +19,10 @@ func (t *turn) mayVote() bool {
 	if !t.p.Off.StartQuiet && t.Now.Sub(t.Started) <= t.p.Timings.Detection {
 		return false
 	}
-	if t.FreshBoot && t.Ledger.Configured && t.Ledger.ReadSent == 0 && len(t.live) < len(t.p.Nodes) {
-		t.blocked("vote", "this machine has booted and has neither read the ledger nor heard every member yet")
+	// Read after the claim was there: who counts on us not being there reads the claims after writing a lease, so one sees the other.
+	if t.FreshBoot && t.Ledger.Configured && t.Ledger.ReadSent <= t.Claim.At && len(t.live) < len(t.p.Nodes) {
+		t.leased = true
+		t.blocked("vote", "this machine has booted and has neither read the ledger nor heard every member since")
 		return false
 	}
 	return true
@@ -95,7 +98,7 @@ func (t *turn) follow(d duty, s *Duty, holder string, epoch uint64, lease bool) 
 				heard = 0 // we know that we do not act
 			}
 		}
-		if heard != 0 {
+		if heard != 0 || was.Lease {
 			s.Before = append(s.Before, Before{Holder: was.Holder, Epoch: was.Epoch, Heard: heard, Lease: was.Lease})
 		}
 	}
@@ -111,13 +114,16 @@ func (t *turn) forget(d duty, s *Duty) {
 		if b.Holder == s.Promise.Holder || t.freed(d, s, b.Holder, b.Epoch) {
 			return true
 		}
-		return !b.Lease && t.Now.Sub(b.Heard) > t.p.Timings.Gate
+		if b.Lease {
+			return t.over(d, s, b.Epoch)
+		}
+		return t.Now.Since(b.Heard) > t.quiet()
 	})
 	s.Promise.Clear, s.Promise.AfterLease = true, false
 	for _, b := range s.Before {
-		if t.Now.Sub(b.Heard) <= t.p.Timings.Gate {
+		if t.Now.Since(b.Heard) <= t.quiet() {
 			s.Promise.Clear = false
-			t.at(b.Heard.Add(t.p.Timings.Gate) + 1)
+			t.at(b.Heard.Add(t.quiet()) + 1)
 		}
 		s.Promise.AfterLease = s.Promise.AfterLease || b.Lease
 	}
@@ -128,6 +134,18 @@ func (t *turn) forget(d duty, s *Duty) {
 	if t.p.Off.QuietWait {
 		s.Promise.Clear = true
 	}
+}
+
+// quiet is how long after its last confirmed beat a holder may still be answering: a gate time, and the slack of timers, since
+// the kernel ends a set's element some 20 ms late, and two clocks do not run quite alike.
+func (t *turn) quiet() time.Duration { return t.p.Timings.Gate + t.p.Timings.Slack }
+
+// over says that a leased epoch has run out: somebody acts under a later one, and has waited for that.
+func (t *turn) over(d duty, s *Duty, epoch uint64) bool {
+	later := func(h cluster.Hold) bool {
+		return h.Epoch > epoch && (h.State == cluster.Held || h.State == cluster.Offered)
+	}
+	return later(s.Hold) || slices.ContainsFunc(t.live, func(k string) bool { return k != t.p.Self && later(holdOf(t.said(k), d.name)) })
 }
 
 // freed says that a holder will never act under an epoch again: it has said so, or its machine is off or gone.

@@ -82,6 +82,8 @@ type ClaimReading struct {
 	Epoch  uint64 // ours; zero: none yet
 	// Mine: the newest claim of our name is ours and has no tombstone. Without a claim needed it is not looked at.
 	Mine bool
+	// At is when the ledger's answer came that showed the claim to be there.
+	At cluster.Instant
 	// Taken says who has our name, for people.
 	Taken string
 }
