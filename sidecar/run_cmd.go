@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -150,7 +151,8 @@ func (n *node) run(ctx context.Context) (err error) {
 	}
 	loop, err := reconcile.New(reconcile.Config{
 		Policy: n.policy, Next: decide.Next, Now: boottime.Now, Machine: me.machine, Private: me.private, Public: me.public, Boot: bootID(),
-		MemoryFile: n.cfg.State + "/sidecar.json", LeaveWithin: leaveWithin, Log: n.log,
+		MemoryFile: filepath.Join(n.cfg.State, "sidecar.json"), PeersFile: filepath.Join(n.cfg.State, "peers.json"),
+		Peers: n.cfg.Peers, Port: p.port, LeaveWithin: leaveWithin, Log: n.log,
 	}, world)
 	if err == nil {
 		err = p.serve(work, g, loop)

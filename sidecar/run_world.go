@@ -34,6 +34,7 @@ type parts struct {
 	me        self
 	addresses *address.Addresses
 	provider  cloud.Provider // nil: there is none
+	port      uint16         // of everybody's beats
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.
@@ -76,6 +77,11 @@ func (p *parts) mesh(ctx context.Context, g *errgroup.Group) (*keepalive.Mesh, e
 	if err != nil {
 		return nil, fmt.Errorf("listen for beats: %w", err)
 	}
+	at, ok := conn.LocalAddr().(*net.UDPAddr)
+	if !ok {
+		panic(fmt.Sprintf("a UDP socket with the address %v", conn.LocalAddr()))
+	}
+	p.port = uint16(at.Port)
 	roles := map[string]string{}
 	for _, r := range p.roster.Roles {
 		for _, node := range r.Nodes {

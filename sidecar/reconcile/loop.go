@@ -30,6 +30,11 @@ type Config struct {
 	Boot string
 	// MemoryFile is where what must survive a restart is kept. Its directory must exist.
 	MemoryFile string
+	// Peers are members' addresses that are not to be looked up, Port is that of the beats of all others. PeersFile is where
+	// they are remembered.
+	Peers     map[string]netip.AddrPort
+	Port      uint16
+	PeersFile string
 	// LeaveWithin is how long a stop waits for the duties to move. Zero: they are dropped at once.
 	LeaveWithin time.Duration
 	Log         *slog.Logger
@@ -65,6 +70,7 @@ type Loop struct {
 
 	troubles troubles
 	beats    heartbeats
+	book     peerBook
 
 	mu     sync.Mutex // guards what follows, which anybody may ask for
 	newest Snapshot

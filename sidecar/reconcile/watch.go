@@ -24,6 +24,7 @@ func (l *Loop) observers() []func(context.Context) error {
 	add := func(what string, every time.Duration, look func(context.Context) error) {
 		all = append(all, func(ctx context.Context) error { return l.watch(ctx, what, every, look) })
 	}
+	add("peers", peersEvery, l.findPeers)
 	if l.world.Progress != nil {
 		add("how far this node has come", progressEvery, l.readProgress)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -21,14 +20,17 @@ import (
 type world struct {
 	now func() cluster.Instant
 
-	mu     sync.Mutex
-	events []string // what happened, in order
-	refuse map[string]error
-	gates  map[string]cluster.Instant
-	added  map[string]bool
-	holder map[netip.Addr]cluster.AddressHolder
-	delay  time.Duration // of calls to the outside
-	said   cluster.Announcement
+	mu       sync.Mutex
+	events   []string // what happened, in order
+	refuse   map[string]error
+	gates    map[string]cluster.Instant
+	added    map[string]bool
+	holder   map[netip.Addr]cluster.AddressHolder
+	delay    time.Duration // of calls to the outside
+	machines []cluster.Machine
+	heard    map[string]cluster.Peer
+	said     cluster.Announcement
+	peers    map[string]netip.AddrPort
 
 	changed chan struct{}
 }
@@ -101,7 +103,9 @@ func (m fakeMesh) Say(a cluster.Announcement) {
 func (m fakeMesh) Flush(context.Context) error    { return m.did("flush") }
 func (m fakeMesh) Peers() map[string]cluster.Peer { return nil }
 func (m fakeMesh) SetPeers(p map[string]netip.AddrPort) {
-	m.did("peers %v", slices.Sorted(maps.Keys(p)))
+	m.mu.Lock()
+	m.peers = p
+	m.mu.Unlock()
 }
 func (m fakeMesh) Reset()                   { m.did("reset") }
 func (m fakeMesh) Changed() <-chan struct{} { return m.changed }
@@ -156,7 +160,7 @@ func (a fakeAddresses) Sockets(ctx context.Context, role string) (int, error) {
 type fakeProvider struct{ *world }
 
 func (p fakeProvider) List(ctx context.Context) ([]cluster.Machine, error) {
-	return nil, p.call(ctx, "list")
+	return p.machines, p.call(ctx, "list")
 }
 
 func (p fakeProvider) Get(ctx context.Context, id string) (cluster.Machine, error) {
@@ -206,13 +210,14 @@ func newRig(t *testing.T, next plan, change func(*Config, *World)) *rig {
 		return cluster.Instant(time.Hour) + cluster.Instant(time.Since(r.start)+r.skew)
 	}
 	r.world = newWorld(now)
+	dir := t.TempDir()
 	r.cfg = Config{
 		Policy: decide.Policy{
 			Self: "lb1", Nodes: []string{"lb1", "lb2", "web1"},
 			Roles:   []decide.Role{{Name: "lb", Nodes: []string{"lb1", "lb2"}, Link: netip.MustParsePrefix("10.9.0.10/24"), Primary: true, PrimaryUnits: true}},
 			Timings: decide.Timings{Beat: 100 * time.Millisecond, Detection: 500 * time.Millisecond, Gate: 400 * time.Millisecond, Reconcile: 5 * time.Second},
 		},
-		Now: now, Machine: "11", Boot: "boot", MemoryFile: filepath.Join(t.TempDir(), "memory.json"), LeaveWithin: 15 * time.Second,
+		Now: now, Machine: "11", Boot: "boot", MemoryFile: filepath.Join(dir, "memory.json"), PeersFile: filepath.Join(dir, "peers.json"), LeaveWithin: 15 * time.Second,
 		Log: slog.New(slog.DiscardHandler),
 	}
 	r.cfg.Next = func(v decide.View, m decide.Memory, _ decide.Policy) decide.Decision {
