@@ -125,8 +125,7 @@ func (c *conversation) ask(name string, kind uint16) ([]mdns.RR, error) {
 // exchange signs and sends m and returns the answer to it, its signature checked. An answer that refuses may be unsigned; it
 // is returned as an error.
 func (c *conversation) exchange(m *mdns.Msg) (*mdns.Msg, error) {
-	deadline := c.server.cfg.Now().Unix()
-	m.SetTsig(c.server.key, mdns.Fqdn(c.server.cfg.Algorithm), fudge, deadline)
+	m.SetTsig(c.server.key, mdns.Fqdn(c.server.cfg.Algorithm), fudge, c.server.cfg.Now().Unix())
 	// Not mdns.Conn.WriteMsg: it signs the second question on a connection as if it were part of the first.
 	sent, mac, err := mdns.TsigGenerate(m, c.server.cfg.Secret.Reveal(), "", false)
 	if err != nil {

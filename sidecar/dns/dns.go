@@ -167,10 +167,12 @@ func checkRecord(r cluster.Record) error {
 
 // sorted puts records in one order, each once.
 func sorted(records []cluster.Record) []cluster.Record {
-	slices.SortFunc(records, func(a, b cluster.Record) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Pref, b.Pref), cmp.Compare(a.Value, b.Value))
-	})
+	slices.SortFunc(records, compare)
 	return slices.Compact(records)
+}
+
+func compare(a, b cluster.Record) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Value, b.Value), cmp.Compare(a.Pref, b.Pref))
 }
 
 // kind says which records of a name are replaced together. A and AAAA are one kind: they are a name's addresses, and

@@ -77,27 +77,37 @@ func (z *Records) list(ctx context.Context, names []string) ([]cloud.Entry, erro
 
 // Update writes what is missing, over a record that has to go where there is one, and so without an instant in which the
 // name has neither. Then it lists again, and only what the second list shows beside every record that is wanted is removed.
+//
+// Nothing but that order stands between two writers, so there is one rule more: of the records of a name and type, the one
+// with the lowest ID is overwritten and never removed. Whoever removes a record has seen a lower one, so no two writers can
+// remove each other's last.
 func (z *Records) Update(ctx context.Context, change Change) error {
 	if err := change.validate(); err != nil {
 		return fmt.Errorf("publish records: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, z.cfg.Timeout)
 	defer cancel()
-	before, err := z.list(ctx, change.Own)
+	found, err := z.list(ctx, change.Own)
 	if err != nil {
 		return err
 	}
-	wrote, err := z.write(ctx, before, change.Want)
-	if err != nil {
-		return err
-	}
-	after := before
-	if wrote {
-		if after, err = z.list(ctx, change.Own); err != nil {
+	edits := planEdits(found, change.Want, z.cfg.TTL)
+	for _, e := range edits {
+		if e.ID == "" {
+			_, err = z.cfg.Records.Create(ctx, e.Record, e.TTL)
+		} else {
+			err = z.cfg.Records.Update(ctx, e)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	extra, err := extras(after, change.Want)
+	if len(edits) > 0 {
+		if found, err = z.list(ctx, change.Own); err != nil {
+			return err
+		}
+	}
+	extra, err := extras(found, change.Want)
 	if err != nil {
 		return err
 	}
@@ -109,64 +119,86 @@ func (z *Records) Update(ctx context.Context, change Change) error {
 	return nil
 }
 
-// write makes every wanted record exist, and says whether it had to.
-func (z *Records) write(ctx context.Context, have []cloud.Entry, want []cluster.Record) (wrote bool, err error) {
-	free := replaceable(have, want)
-	for _, w := range want {
-		i := slices.IndexFunc(have, func(e cloud.Entry) bool { return e.Record == w })
-		if i >= 0 && have[i].TTL == z.cfg.TTL {
-			continue
-		}
-		wrote = true
-		e := cloud.Entry{Record: w, TTL: z.cfg.TTL}
-		same := func(o cloud.Entry) bool { return o.Name == w.Name && o.Type == w.Type }
-		switch j := slices.IndexFunc(free, same); {
-		case i >= 0:
-			e.ID = have[i].ID
-		case j >= 0:
-			e.ID = free[j].ID
-			free = slices.Delete(free, j, j+1)
-		}
-		if e.ID == "" {
-			_, err = z.cfg.Records.Create(ctx, w, z.cfg.TTL)
-		} else {
-			err = z.cfg.Records.Update(ctx, e)
-		}
-		if err != nil {
-			return wrote, err
-		}
+// rrset is the name and type that entries are replaced within: an entry cannot change its type.
+type rrset struct{ name, kind string }
+
+func setOf(r cluster.Record) rrset { return rrset{r.Name, r.Type} }
+
+// planEdits returns the entries to write so that every wanted record exists and the first of each set is one; an entry without
+// an ID is to be created. have is in the provider's order.
+func planEdits(have []cloud.Entry, want []cluster.Record, ttl time.Duration) []cloud.Entry {
+	sets := map[rrset][]cloud.Entry{}
+	for _, e := range have {
+		sets[setOf(e.Record)] = append(sets[setOf(e.Record)], e)
 	}
-	return wrote, nil
+	wanted := map[rrset][]cluster.Record{}
+	var order []rrset
+	for _, w := range want {
+		if s := setOf(w); wanted[s] == nil {
+			order = append(order, s)
+		}
+		wanted[setOf(w)] = append(wanted[setOf(w)], w)
+	}
+	var edits []cloud.Entry
+	for _, s := range order {
+		edits = append(edits, planSet(sets[s], wanted[s], ttl)...)
+	}
+	return edits
 }
 
-// replaceable are the entries that have to go, and so may be written over.
-func replaceable(have []cloud.Entry, want []cluster.Record) []cloud.Entry {
+// planSet is planEdits for one set.
+func planSet(have []cloud.Entry, want []cluster.Record, ttl time.Duration) []cloud.Entry {
+	taken := make([]bool, len(have)) // entries that will say what is wanted
+	var edits, missing []cloud.Entry
+	for _, w := range want {
+		e := cloud.Entry{Record: w, TTL: ttl}
+		i := slices.IndexFunc(have, func(h cloud.Entry) bool { return h.Record == w })
+		if i < 0 {
+			missing = append(missing, e)
+			continue
+		}
+		taken[i] = true
+		if e.ID = have[i].ID; have[i].TTL != ttl {
+			edits = append(edits, e)
+		}
+	}
+	for _, e := range missing {
+		if i := slices.Index(taken, false); i >= 0 { // not wanted, or a second time what another entry says
+			taken[i] = true
+			e.ID = have[i].ID
+		}
+		edits = append(edits, e)
+	}
+	if len(have) > 0 && !taken[0] { // all that is wanted is there, behind one that has to go
+		edits = append(edits, cloud.Entry{ID: have[0].ID, Record: want[0], TTL: ttl})
+	}
+	return edits
+}
+
+// extras are the entries to remove: those that are not wanted, and of equal ones all but the first. If a wanted record is not
+// there, or a set that is wanted does not begin with one, nothing is removed: somebody else writes, or the list lags.
+func extras(have []cloud.Entry, want []cluster.Record) ([]cloud.Entry, error) {
 	var all []cluster.Record
 	for _, e := range have {
 		all = append(all, e.Record)
 	}
 	gone := stale(all, want)
-	return slices.DeleteFunc(slices.Clone(have), func(e cloud.Entry) bool { return !slices.Contains(gone, e.Record) })
-}
-
-// extras are the entries to remove: those that are not wanted, and of equal ones all but the first by the provider's order,
-// which is the same for everybody, so that two writers never remove each other's. If a wanted record is not there, nothing
-// is removed: somebody writes at the same time, or the list lags.
-func extras(have []cloud.Entry, want []cluster.Record) ([]cloud.Entry, error) {
-	kept := map[cluster.Record]bool{}
-	extra := replaceable(have, want)
+	var extra []cloud.Entry
+	first, kept := map[rrset]cluster.Record{}, map[cluster.Record]bool{}
 	for _, e := range have {
-		if !slices.Contains(want, e.Record) {
-			continue
+		if _, ok := first[setOf(e.Record)]; !ok {
+			first[setOf(e.Record)] = e.Record
 		}
-		if kept[e.Record] {
+		switch {
+		case slices.Contains(gone, e.Record), kept[e.Record]:
 			extra = append(extra, e)
+		default:
+			kept[e.Record] = slices.Contains(want, e.Record)
 		}
-		kept[e.Record] = true
 	}
 	for _, w := range want {
-		if !kept[w] {
-			return nil, fmt.Errorf("%s %s %s was written and is not listed: %w", w.Type, w.Name, w.Value, ErrRaced)
+		if !kept[w] || !slices.Contains(want, first[setOf(w)]) {
+			return nil, fmt.Errorf("%s %s is not what was written: %w", w.Type, w.Name, ErrRaced)
 		}
 	}
 	return extra, nil

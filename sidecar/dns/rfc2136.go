@@ -57,9 +57,9 @@ type ServerConfig struct {
 // anybody without the key, and it reads RRset by RRset, because a zone transfer is rarely allowed to the key that may update.
 type Server struct {
 	cfg   ServerConfig
-	zone  string // absolute
-	guard string // absolute
-	key   string // absolute
+	zone  string // absolute, as are the next two
+	guard string
+	key   string
 }
 
 var _ Zone = (*Server)(nil)
@@ -87,11 +87,11 @@ func NewRFC2136(cfg ServerConfig) (*Server, error) {
 	if !slices.Contains([]string{"hmac-sha256", "hmac-sha384", "hmac-sha512"}, cfg.Algorithm) {
 		bad("algorithm %q: must be hmac-sha256, hmac-sha384 or hmac-sha512", cfg.Algorithm)
 	}
-	if _, err := base64.StdEncoding.DecodeString(cfg.Secret.Reveal()); err != nil || cfg.Secret.IsZero() {
+	_, err := base64.StdEncoding.DecodeString(cfg.Secret.Reveal())
+	if err != nil || cfg.Secret.IsZero() {
 		bad("secret of %s: must be base64 and not empty", cfg.Key)
 	}
-	ttl, err := checkTTL(cfg.TTL)
-	cfg.TTL = ttl
+	cfg.TTL, err = checkTTL(cfg.TTL)
 	errs = append(errs, err, checkNames(cfg.Own))
 	if cfg.Timeout < 0 {
 		bad("timeout %v: must not be negative", cfg.Timeout)

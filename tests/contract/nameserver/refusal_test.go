@@ -25,7 +25,7 @@ func TestWhoMayNotWriteIsTold(t *testing.T) {
 		want   string
 	}{
 		"a key without the right": {func(c *dns.ServerConfig) { c.Key = "idle" }, "may the key idle change it"},
-		"an unknown key":          {func(c *dns.ServerConfig) { c.Key = "nobody" }, "does not know the key nobody"},
+		"an unknown key":          {func(c *dns.ServerConfig) { c.Key = "nobody" }, "the key nobody"},
 		"another secret":          {func(c *dns.ServerConfig) { c.Secret = secrets.NewSecret(otherSecret) }, "another secret for the key ddns"},
 		"another algorithm":       {func(c *dns.ServerConfig) { c.Algorithm = "hmac-sha512" }, "the key ddns"},
 		"another zone":            {func(c *dns.ServerConfig) { c.Zone = "other.example" }, "is other.example its zone"},
