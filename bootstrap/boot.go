@@ -30,7 +30,6 @@ type layout struct {
 	bootID     string
 	factsPlain string // where Debian's facter looks for external facts
 	factsAIO   string // where Puppet's and OpenVox' does
-	systemctl  string
 	puppet     converge.Paths
 }
 
@@ -42,7 +41,7 @@ func layoutUnder(root string) layout {
 		secrets: at("/run/understudy/secrets"), hostname: at("/etc/hostname"), hosts: at("/etc/hosts"),
 		machineID: at("/etc/machine-id"), bootID: "/proc/sys/kernel/random/boot_id",
 		factsPlain: at("/etc/facter/facts.d/understudy.json"), factsAIO: at("/etc/puppetlabs/facter/facts.d/understudy.json"),
-		systemctl: at("/usr/bin/systemctl"), puppet: converge.PathsUnder(root),
+		puppet: converge.PathsUnder(root),
 	}
 }
 
@@ -98,7 +97,6 @@ func (b *boot) steps() []step {
 		{name: progress.Facts, doing: "writing the fact for Puppet", limit: b.oneTry(), do: facts},
 		{name: progress.Needs, lasts: forIncarnation, doing: "asking for what other roles must provide", patience: p.Needs, pause: time.Second, limit: b.oneTry(), do: needs},
 		{name: progress.Puppet, lasts: forIncarnation, doing: "running Puppet", limit: p.Puppet + p.PuppetLock + b.oneTry(), do: runPuppet},
-		{name: progress.Units, lasts: forBoot, doing: "starting the primary units", limit: p.Units + b.oneTry(), do: startUnits},
 		{name: progress.Done, doing: "writing the done-marker", limit: b.oneTry(), do: finish},
 	}
 	if b.noop {

@@ -53,7 +53,7 @@ func TestFreshMachineBecomesItsNode(t *testing.T) {
 			t.Errorf("step %+v: got no duration, detail or tries", s)
 		}
 	}
-	want := []string{"hostname", "join", "control", "verify", "export", "roles", "secrets", "facts", "needs", "puppet", "units", "done"}
+	want := []string{"hostname", "join", "control", "verify", "export", "roles", "secrets", "facts", "needs", "puppet", "done"}
 	if !slices.Equal(names, want) {
 		t.Errorf("steps: got %q, want %q", names, want)
 	}
@@ -80,7 +80,7 @@ func after(t *testing.T, notified string) string {
 // TestKillAtEveryStepIsRecovered is the promise that any of them may be cut off, before, in the middle (the
 // work is done and not recorded) and after.
 func TestKillAtEveryStepIsRecovered(t *testing.T) {
-	for _, name := range []string{progress.Hostname, progress.Join, progress.Control, progress.Verify, progress.Export, progress.Roles, progress.Secrets, progress.Facts, progress.Needs, progress.Puppet, progress.Units, progress.Done} {
+	for _, name := range []string{progress.Hostname, progress.Join, progress.Control, progress.Verify, progress.Export, progress.Roles, progress.Secrets, progress.Facts, progress.Needs, progress.Puppet, progress.Done} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "web1")
@@ -115,7 +115,7 @@ func reboot(r *rig) {
 
 func TestWhatIsDoneIsNotDoneAgain(t *testing.T) {
 	r := newRig(t, "web1")
-	if code := r.run("before units"); code != -1 {
+	if code := r.run("before done"); code != -1 {
 		t.Fatalf("got exit code %d\n%s", code, r.log)
 	}
 	r.config["sources"] = `["http://127.0.0.1:1/nobody"]` // a network that has gone again is not needed any more
@@ -201,18 +201,6 @@ func TestRecordOfAnotherIncarnationIsDropped(t *testing.T) {
 				t.Errorf("got %d Puppet runs, want one for each incarnation", got)
 			}
 		})
-	}
-}
-
-func TestPrimaryUnitsAreStartedOnTheFirstNodeOnly(t *testing.T) {
-	for node, want := range map[string]string{"mail1": "start -- postfix.service dovecot.service\n", "mail2": ""} {
-		r := newRig(t, node)
-		if code := r.run(""); code != exitDone {
-			t.Fatalf("%s: got exit code %d\n%s", node, code, r.log)
-		}
-		if got := r.read("systemctl-calls"); got != want {
-			t.Errorf("%s: systemctl was called with %q, want %q", node, got, want)
-		}
 	}
 }
 

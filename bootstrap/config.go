@@ -45,7 +45,6 @@ type Patience struct {
 	Puppet     time.Duration // for one Puppet run
 	PuppetLock time.Duration // for another Puppet run to end
 	DpkgLock   time.Duration // for dpkg's lock, inside a Puppet run
-	Units      time.Duration // for the primary units to start
 }
 
 // Retry bounds the pauses between tries.
@@ -59,7 +58,7 @@ func Default() Config {
 		Metadata:       "http://169.254.169.254/metadata/v1",
 		Patience: Patience{
 			Hostname: 5 * time.Minute, Join: 5 * time.Minute, Control: 5 * time.Minute, Needs: 15 * time.Minute,
-			Puppet: 30 * time.Minute, PuppetLock: 10 * time.Minute, DpkgLock: 2 * time.Minute, Units: 3 * time.Minute,
+			Puppet: 30 * time.Minute, PuppetLock: 10 * time.Minute, DpkgLock: 2 * time.Minute,
 		},
 		Retry: Retry{First: 100 * time.Millisecond, Most: 5 * time.Second},
 	}
@@ -139,7 +138,7 @@ type patienceField struct {
 func (p *Patience) fields() []patienceField {
 	return []patienceField{
 		{"hostname", &p.Hostname}, {"join", &p.Join}, {"control", &p.Control}, {"needs", &p.Needs}, {"puppet", &p.Puppet},
-		{"puppet_lock", &p.PuppetLock}, {"dpkg_lock", &p.DpkgLock}, {"units", &p.Units},
+		{"puppet_lock", &p.PuppetLock}, {"dpkg_lock", &p.DpkgLock},
 	}
 }
 

@@ -26,7 +26,6 @@ const (
 	exitCompile         = 31
 	exitPuppetFailed    = 32
 	exitPuppetBlocked   = 33
-	exitUnits           = 34
 	exitNeeds           = 35
 	exitDiskFull        = 40
 	exitDpkgLocked      = 41
@@ -55,7 +54,6 @@ var exitMeanings = []struct {
 	{exitCompile, "Puppet found a mistake in the code: no catalog, nothing changed"},
 	{exitPuppetFailed, "resources failed in the Puppet run"},
 	{exitPuppetBlocked, "Puppet is disabled, already running, or did not end in time"},
-	{exitUnits, "a unit of this role's first node did not start"},
 	{exitNeeds, "what another role must provide never came"},
 	{exitDiskFull, "the disk is full"},
 	{exitDpkgLocked, "another program holds dpkg's lock"},

@@ -29,7 +29,7 @@ The configuration, with the defaults:
   allowed_signers: /etc/understudy/allowed_signers   # used until the cluster gives its own at the join
   image_hostname: []                           # names that mean "not named yet", besides localhost
   metadata: http://169.254.169.254/metadata/v1 # or none
-  patience: {hostname: 5m, join: 5m, control: 5m, needs: 15m, puppet: 30m, puppet_lock: 10m, dpkg_lock: 2m, units: 3m}
+  patience: {hostname: 5m, join: 5m, control: 5m, needs: 15m, puppet: 30m, puppet_lock: 10m, dpkg_lock: 2m}
   retry: {first: 100ms, most: 5s}
 
 Where to look:

@@ -103,7 +103,6 @@ func troublesWithPuppet() []trouble {
 			r.file("var/cache/puppet/state/agent_disabled.lock", `{"disabled_message":"ada is looking at it"}`, 0o644)
 		}},
 		{name: "puppet running already", make: func(r *rig) { r.holdLock("run/understudy/puppet.lock", "12345\n") }},
-		{name: "unit does not start", node: "mail1", make: func(r *rig) { r.file("units-fail", "", 0o644) }},
 		{name: "need never met", make: func(r *rig) {
 			url := r.serveNothing()
 			need := fmt.Sprintf("    needs: [{role: mail, what: package blog, http: %q, contains: 'Package: blog'}]\n  mail:", url+"/Packages")

@@ -83,8 +83,8 @@ func appendFile(path, text string) {
 }
 
 // rig is one machine with all that it meets at its first boot. Every part is as real as a test can have it:
-// a git repository with signed commits, a join server, sealed secrets, a metadata service; Puppet and
-// systemctl are small programs that do as they are told in files.
+// a git repository with signed commits, a join server, sealed secrets, a metadata service; Puppet is a
+// small program that does as it is told in files.
 type rig struct {
 	t        *testing.T
 	root     string
@@ -149,14 +149,6 @@ echo "Notice: /Stage[main]/Main/File[/etc/motd]/ensure: created"
 say 1 0
 exit 2
 `
-	fakeSystemctl = `#!/bin/sh
-root=$(dirname "$(dirname "$(dirname "$0")")")
-echo "$@" >>"$root/systemctl-calls"
-test -f "$root/units-fail" || exit 0
-test "$1" = is-active && test "$4" = dovecot.service && exit 3
-test "$1" = start && { echo "Job for dovecot.service failed because the control process exited with error code." >&2; exit 1; }
-exit 0
-`
 )
 
 func newRig(t *testing.T, hostname string) *rig {
@@ -164,7 +156,6 @@ func newRig(t *testing.T, hostname string) *rig {
 	r := &rig{t: t, root: t.TempDir(), config: map[string]string{}}
 	r.meta = map[string]string{"hostname": hostname, "id": "4711", "user-data": ""}
 	r.file("usr/bin/puppet", fakePuppet, 0o755)
-	r.file("usr/bin/systemctl", fakeSystemctl, 0o755)
 	r.file("boot_id", "boot-1\n", 0o644)
 	r.file("etc/machine-id", "0123456789abcdef0123456789abcdef\n", 0o444)
 	r.file("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 understudy-base\n", 0o644)
@@ -375,7 +366,7 @@ func (r *rig) startChild(killAt string, args ...string) (int, error) {
 	config := map[string]string{
 		"sources": fmt.Sprintf("[%q]", r.origin), "image_hostname": "understudy-base", "metadata": r.metaURL,
 		"allowed_signers": r.path("etc/understudy/allowed_signers"), "retry": "{first: 5ms, most: 20ms}",
-		"patience": "{hostname: 300ms, join: 300ms, control: 300ms, needs: 300ms, puppet: 5s, puppet_lock: 100ms, dpkg_lock: 1s, units: 5s}",
+		"patience": "{hostname: 300ms, join: 300ms, control: 300ms, needs: 300ms, puppet: 5s, puppet_lock: 100ms, dpkg_lock: 1s}",
 	}
 	for k, v := range r.config {
 		config[k] = v

@@ -103,56 +103,6 @@ func puppetFailure(o converge.Outcome) *failure {
 	return fail(exitPuppetFailed, text, "correct the cause and push; it is tried again by itself ("+runByHand+")")
 }
 
-// startUnits starts what writes the role's data, on the role's first node only. Puppet configures these
-// units and never starts them, because only one node may run them; until nodes agree on that among
-// themselves, it is the first of the role.
-func startUnits(ctx context.Context, b *boot) (string, error) {
-	units := b.self.PrimaryUnits
-	switch {
-	case len(units) == 0:
-		return "none", nil
-	case !b.fact.FirstNode:
-		return "left to the first node of the role: " + strings.Join(units, ", "), nil
-	case b.noop:
-		return "would be started: " + strings.Join(units, ", "), nil
-	}
-	res, err := b.systemctl(ctx, append([]string{"start", "--"}, units...)...)
-	if err == nil && res.ExitCode == 0 {
-		return "started: " + strings.Join(units, ", "), nil
-	}
-	bad := b.inactive(ctx, units)
-	next := "see systemctl status " + strings.Join(bad, " ")
-	if err != nil {
-		return "", fail(exitUnits, fmt.Errorf("start %s: %w", strings.Join(bad, ", "), err), next)
-	}
-	said := strings.TrimSpace(string(res.Stderr))
-	if said == "" {
-		said = fmt.Sprintf("systemctl exited %d", res.ExitCode)
-	}
-	first, _, _ := strings.Cut(said, "\n")
-	return "", failf(exitUnits, next, "%s did not start: %s", strings.Join(bad, ", "), first)
-}
-
-// inactive returns those of the units that do not run, all of them when none can be told apart.
-func (b *boot) inactive(ctx context.Context, units []string) []string {
-	var bad []string
-	for _, u := range units {
-		res, err := b.systemctl(ctx, "is-active", "--quiet", "--", u)
-		if err != nil || res.ExitCode != 0 {
-			bad = append(bad, u)
-		}
-	}
-	if len(bad) == 0 {
-		return units
-	}
-	return bad
-}
-
-func (b *boot) systemctl(ctx context.Context, args ...string) (command.Result, error) {
-	return b.runner.Run(ctx, command.Cmd{Path: b.at.systemctl, Args: args, Timeout: b.cfg.Patience.Units,
-		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"}})
-}
-
 // finish lets the sidecar start. The marker is the last thing written.
 func finish(_ context.Context, b *boot) (string, error) {
 	now := time.Now().UTC()

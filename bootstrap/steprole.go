@@ -46,7 +46,7 @@ func roles(_ context.Context, b *boot) (string, error) {
 	}
 	if before := b.engine.record.Role; before != b.self.Name {
 		if before != "" {
-			b.engine.record.Forget(progress.Secrets, progress.Needs, progress.Puppet, progress.Units)
+			b.engine.record.Forget(progress.Secrets, progress.Needs, progress.Puppet)
 		}
 		b.engine.record.Role = b.self.Name
 	}

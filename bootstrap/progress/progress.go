@@ -28,7 +28,6 @@ const (
 	Facts    = "facts"    // tell Puppet what we are
 	Needs    = "needs"    // wait for what other roles must provide
 	Puppet   = "puppet"   // converge
-	Units    = "units"    // start what runs on the first node only
 	Done     = "done"
 )
 
