@@ -176,11 +176,11 @@ func layer(o imageOptions) (image.Layer, string, error) {
 		}
 		programs = filepath.Dir(self)
 	}
-	sources := o.sources
-	if len(sources) == 0 {
-		sources = []string{site.Source}
+	l := image.Layer{Repo: repo, Programs: programs, Sources: o.sources, Branch: cmp.Or(o.branch, "main")}
+	if len(l.Sources) == 0 { // so it is for local clouds
+		l.Sources, l.Sidecar = []string{site.Source}, site.Sidecar
 	}
-	return image.Layer{Repo: repo, Programs: programs, Sources: sources, Branch: cmp.Or(o.branch, "main")}, repo, nil
+	return l, repo, nil
 }
 
 func buildImage(ctx context.Context, o imageOptions, say func(string)) (image.Image, string, error) {

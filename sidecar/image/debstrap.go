@@ -40,7 +40,9 @@ func presetText() string {
 	for _, u := range on {
 		fmt.Fprintf(&b, "enable %s\n", u)
 	}
-	b.WriteString("enable understudy-bootstrap.service\n")
+	for _, u := range enabled {
+		fmt.Fprintf(&b, "enable %s\n", u)
+	}
 	for _, u := range off {
 		fmt.Fprintf(&b, "disable %s\n", u)
 	}

@@ -67,6 +67,9 @@ type Layer struct {
 	Programs string   // directory with understudy and understudy-bootstrap
 	Sources  []string // of the control repo, in the order in which a machine tries them
 	Branch   string
+	// Sidecar is the content of sidecar.yaml, for a network where things are reached elsewhere than roles.yaml says.
+	// Empty: the image has no such file.
+	Sidecar string
 }
 
 // Image is a finished image.

@@ -20,7 +20,7 @@ func checkout(t *testing.T) Layer {
 	for _, p := range []string{"understudy", "understudy-bootstrap"} {
 		write(t, filepath.Join(programs, p), "#!program "+p)
 	}
-	return Layer{Repo: repo, Programs: programs, Sources: []string{"https://git.example/c.git"}, Branch: "main"}
+	return Layer{Repo: repo, Programs: programs, Sources: []string{"https://git.example/c.git"}, Branch: "main", Sidecar: "log_level: debug\n"}
 }
 
 func write(t *testing.T, path, text string) {
@@ -46,6 +46,7 @@ func TestLayerHoldsProgramsUnitsConfigurationAndModules(t *testing.T) {
 		"usr/lib/systemd/system/ssh.service.d/a.conf":         "[Service]\n",
 		"etc/facter/facter.conf":                              "facts : {}\n",
 		"etc/understudy/bootstrap.yaml":                       "https://git.example/c.git",
+		"etc/understudy/sidecar.yaml":                         "log_level: debug\n",
 	} {
 		got, err := os.ReadFile(filepath.Join(root, path))
 		if err != nil || !strings.Contains(string(got), want) {
@@ -54,6 +55,7 @@ func TestLayerHoldsProgramsUnitsConfigurationAndModules(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"etc/systemd/system/multi-user.target.wants/understudy-bootstrap.service": "/usr/lib/systemd/system/understudy-bootstrap.service",
+		"etc/systemd/system/multi-user.target.wants/understudy.service":           "/usr/lib/systemd/system/understudy.service",
 		"usr/share/understudy/modules/stdlib":                                     "/usr/share/puppet/modules.available/puppetlabs-stdlib",
 	} {
 		if got, err := os.Readlink(filepath.Join(root, path)); err != nil || got != want {
@@ -80,9 +82,10 @@ func TestImageHashFollowsEveryInput(t *testing.T) {
 			write(t, filepath.Join(l.Repo, "systemd/a.timer"), "new")
 			return "/cache/base-1/tree"
 		},
-		"a source": func(l *Layer) string { l.Sources = append(l.Sources, "x"); return "/cache/base-1/tree" },
-		"a branch": func(l *Layer) string { l.Branch = "next"; return "/cache/base-1/tree" },
-		"the base": func(*Layer) string { return "/cache/base-2/tree" },
+		"a source":     func(l *Layer) string { l.Sources = append(l.Sources, "x"); return "/cache/base-1/tree" },
+		"sidecar.yaml": func(l *Layer) string { l.Sidecar = ""; return "/cache/base-1/tree" },
+		"a branch":     func(l *Layer) string { l.Branch = "next"; return "/cache/base-1/tree" },
+		"the base":     func(*Layer) string { return "/cache/base-2/tree" },
 		"a module": func(l *Layer) string {
 			write(t, filepath.Join(l.Repo, PackageList), "puppet-module-puppetlabs-concat\n")
 			return "/cache/base-1/tree"

@@ -9,17 +9,20 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"understudy/sidecar/config"
 )
 
 // programs are the two binaries, each a single static file.
 var programs = []string{"understudy", "understudy-bootstrap"}
 
-// bootUnit is the only unit of ours that the image enables: it makes the machine a node.
-const bootUnit = "understudy-bootstrap.service"
+// enabled are the units of ours that start by themselves: the one makes the machine a node, the other, which waits for
+// that, is the sidecar.
+var enabled = []string{"understudy-bootstrap.service", "understudy.service"}
 
 // hash covers every input of the layer, and the base it lies on.
 func (l Layer) hash(base string) (sum string, inputs []string, err error) {
-	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), resolved}
+	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), "sidecar " + l.Sidecar, "enabled " + strings.Join(enabled, " "), resolved}
 	files := []string{}
 	for _, p := range programs {
 		files = append(files, filepath.Join(l.Programs, p))
@@ -159,8 +162,13 @@ func (l Layer) Write(root string) error {
 	}
 	errs = append(errs,
 		writeFile(filepath.Join(root, "etc/systemd/resolved.conf.d/50-understudy.conf"), []byte(resolved), 0o644),
-		writeFile(filepath.Join(root, "etc/understudy/bootstrap.yaml"), []byte(l.config()), 0o644),
-		link("/usr/lib/systemd/system/"+bootUnit, filepath.Join(root, "etc/systemd/system/multi-user.target.wants", bootUnit)))
+		writeFile(filepath.Join(root, "etc/understudy/bootstrap.yaml"), []byte(l.config()), 0o644))
+	for _, u := range enabled {
+		errs = append(errs, link("/usr/lib/systemd/system/"+u, filepath.Join(root, "etc/systemd/system/multi-user.target.wants", u)))
+	}
+	if l.Sidecar != "" {
+		errs = append(errs, writeFile(filepath.Join(root, strings.TrimPrefix(config.Path, "/")), []byte(l.Sidecar), 0o644))
+	}
 	// Debian keeps modules that are not to be on everybody's path in modules.available; each one on
 	// the path costs every run (0.1 s measured), so only those named get there, under their short name.
 	for _, m := range modules {

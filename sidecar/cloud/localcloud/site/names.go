@@ -17,8 +17,9 @@ import (
 // fixed are names of the world outside a cluster that the cloud answers for itself: the control
 // repo's place, the mail relay, and Debian's mirror.
 var fixed = map[string]netip.Addr{
-	"control.understudy.internal.": gateway,
-	"deb.debian.org.":              gateway,
+	"control.understudy.internal.":    gateway,
+	"smtp-relay.understudy.internal.": gateway,
+	"deb.debian.org.":                 gateway,
 }
 
 // Source is where an image made for local clouds finds the control repo.

@@ -54,9 +54,6 @@ var (
 	}
 )
 
-// relayName.<cluster>.internal is the smarthost for the cluster's outgoing mail.
-const relayName = "smtp-relay"
-
 const (
 	apiPort   = 8000
 	gitPort   = 3000
@@ -188,12 +185,7 @@ func (s *Site) cloudOptions() localcloud.Options {
 	}
 	o.ReservedIPLimit = max(o.ReservedIPLimit, len(o.Booked))
 	o.Resolvers = []netip.Addr{gateway}
-	o.Internal = func(name string) []netip.Addr {
-		if name == relayName {
-			return []netip.Addr{gateway}
-		}
-		return s.cloud.PrivateAddrs(name)
-	}
+	o.Internal = func(name string) []netip.Addr { return s.cloud.PrivateAddrs(name) }
 	return o
 }
 
