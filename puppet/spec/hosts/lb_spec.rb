@@ -13,6 +13,15 @@ each_node('lb') do
     expect(haproxy_cfg).to include('option redispatch').and include('retry-on conn-failure')
   end
 
+  it 'asks the sidecar for their addresses, and nobody else' do
+    expect(haproxy_cfg.scan(/^    nameserver .*/)).to eq(['    nameserver sidecar 127.0.0.55:5354'])
+    expect(haproxy_cfg).not_to include('parse-resolv-conf')
+  end
+
+  it 'still answers while the sidecar hands the duty over at shutdown' do
+    is_expected.to contain_file('/etc/systemd/system/haproxy.service.d/50-understudy.conf').with_content(/^Before=understudy\.service$/)
+  end
+
   it 'repeats only requests that may be repeated' do
     expect(haproxy_cfg).to include('disable-l7-retry unless { method GET HEAD OPTIONS }')
   end

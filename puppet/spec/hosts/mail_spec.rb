@@ -21,6 +21,18 @@ each_node('mail') do
       .that_comes_before(['Package[postfix]', 'Package[dovecot-imapd]'])
   end
 
+  it 'lets them run only with the duty, and end only after the sidecar has handed it over' do
+    ['postfix.service', 'dovecot.service'].each do |unit|
+      is_expected.to contain_file("/etc/systemd/system/#{unit}.d/50-understudy-primary.conf")
+        .with_content(/^Requisite=understudy-primary@mail\.target$/)
+        .with_content(/^PartOf=understudy-primary@mail\.target$/)
+        .with_content(/^After=understudy-primary@mail\.target$/)
+        .with_content(/^Before=understudy\.service$/)
+        .without_content(/^(BindsTo|Requires|Wants)=/)
+        .that_notifies('Class[profile::reload_systemd]')
+    end
+  end
+
   it 'relays for nobody who has not logged in' do
     expect(main_cf).to include("smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n")
     expect(main_cf).to match(%r{^mynetworks = 127\.0\.0\.0/8 \[::1\]/128$})
@@ -35,7 +47,7 @@ each_node('mail') do
   end
 
   it 'sends through the relay, signed' do
-    expect(main_cf).to match(/^relayhost = \[smtp-relay\.blog\.internal\]:2525$/)
+    expect(main_cf).to match(/^relayhost = \[smtp-relay\.understudy\.internal\]:2525$/)
     expect(main_cf).to match(/^smtpd_milters = inet:127\.0\.0\.1:8891$/)
     expect(main_cf).to match(/^milter_default_action = tempfail$/)
     is_expected.to contain_file('/etc/opendkim.conf').with_content(/^Socket +inet:8891@127\.0\.0\.1$/)

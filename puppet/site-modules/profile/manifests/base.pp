@@ -46,31 +46,10 @@ class profile::base (
       ;
   }
 
-  # Who starts the primary_units decides about the duty. Should one of their packages be missing, installing it must neither
-  # enable nor start them: its scripts follow systemd's presets for the one and ask policy-rc.d about the other.
-  $primary_units = $facts['understudy']['primary_units']
-  unless empty($primary_units) {
-    file {
-      default:
-        owner => 'root',
-        group => 'root',
-        ;
-      '/etc/systemd/system-preset':
-        ensure => directory,
-        mode   => '0755',
-        ;
-      '/etc/systemd/system-preset/10-understudy-primary-units.preset':
-        ensure  => file,
-        mode    => '0644',
-        content => join($primary_units.map |$unit| { "disable ${unit}\n" }),
-        ;
-      '/usr/sbin/policy-rc.d':
-        ensure  => file,
-        mode    => '0755',
-        content => epp('profile/base/policy-rc.d.epp', { 'units' => $primary_units }),
-        ;
-    }
+  unless empty($facts['understudy']['primary_units']) {
+    contain profile::primary_units
   }
+  contain profile::names
 
   # Where there is no such service, or it does not run, the new settings wait for its start.
   exec {

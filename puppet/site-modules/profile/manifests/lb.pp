@@ -26,11 +26,14 @@ class profile::lb (
         'host'           => $facts['understudy']['domain'],
         'maxconn'        => $maxconn,
         'check_interval' => $check_interval,
+        'names_server'   => $profile::names::server,
     }),
     validate_cmd => '/usr/sbin/haproxy -c -q -f %',
     require      => Profile::Packages['haproxy'],
     notify       => Service['haproxy'],
   }
+
+  profile::outlives_sidecar { 'haproxy.service': }
 
   # A reload starts new workers on the same sockets; the old ones finish what they have begun.
   service { 'haproxy':

@@ -18,6 +18,8 @@ class profile::nginx (
     notify       => Service['nginx'],
   }
 
+  profile::outlives_sidecar { 'nginx.service': }
+
   service { 'nginx':
     ensure  => running,
     enable  => true,
