@@ -49,5 +49,6 @@ repository (understudy publish). Nodes become what they are by understudy-bootst
 		Version: version(),
 	}
 	cmd.AddCommand(runCommand(), localCommand(), imageCommand(), publishCommand(), hostToolsCommand())
+	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand())
 	return cmd
 }

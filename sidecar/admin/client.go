@@ -76,14 +76,14 @@ func (c *Client) Switchover(ctx context.Context, m Move) (Moving, error) {
 	return order[Moving](ctx, c, "switchover", m)
 }
 
-// Pause makes the node only observe.
-func (c *Client) Pause(ctx context.Context) (Pausing, error) {
-	return order[Pausing](ctx, c, "pause", nothing{})
+// Pause makes the node, or every one, only observe.
+func (c *Client) Pause(ctx context.Context, p Pause) (Pausing, error) {
+	return order[Pausing](ctx, c, "pause", p)
 }
 
-// Resume lets the node act again.
-func (c *Client) Resume(ctx context.Context) (Pausing, error) {
-	return order[Pausing](ctx, c, "resume", nothing{})
+// Resume lets the node, or every one, act again.
+func (c *Client) Resume(ctx context.Context, p Pause) (Pausing, error) {
+	return order[Pausing](ctx, c, "resume", p)
 }
 
 // Access asks for an operator's certificate, as a PEM file with its key. It is answered on the node's socket only.

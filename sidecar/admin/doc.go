@@ -11,8 +11,8 @@
 //	GET  /v1/plan        200 Plan
 //	GET  /v1/incidents   200 {"incidents": [Incident…]}
 //	POST /v1/switchover  {"role":"lb","to":"lb2"}   202 Moving, once the order is given; "to" may be left out
-//	POST /v1/pause       {}                          200 Pausing
-//	POST /v1/resume      {}                          200 Pausing
+//	POST /v1/pause       {"everywhere":true}         200 Pausing; the key may be left out
+//	POST /v1/resume      {"everywhere":true}         200 Pausing
 //	POST /v1/access      {"for":"720h0m0s"}          200 application/x-pem-file: an operator's certificate, key and authority;
 //	                                                 on the socket only
 //	GET  /metrics        200 in Prometheus' text format (package admin/metrics lists them)

@@ -85,7 +85,7 @@ func TestStrangersAreRefusedByTLS(t *testing.T) {
 			b := newBackend()
 			c := NewTLSClient(onTLS(t, b), tc.cfg())
 			defer c.Close()
-			_, err := c.Pause(t.Context())
+			_, err := c.Pause(t.Context(), Pause{})
 			if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}

@@ -26,8 +26,11 @@ type Access struct {
 	For Duration `json:"for"` // from a minute to 10 years; zero: 30 days
 }
 
-// nothing is the body of a request that has nothing to say.
-type nothing struct{}
+// Pause asks a node to only observe, or to act again.
+type Pause struct {
+	// Everywhere: the node passes the order on to every other member and tells what became of it.
+	Everywhere bool `json:"everywhere,omitempty"`
+}
 
 func decodeMove(r io.Reader) (Move, error) {
 	var m Move

@@ -30,12 +30,6 @@ type Moving struct {
 	To    string `json:"to"` // empty: whoever is best
 }
 
-// Pausing is the answer to pause and resume.
-type Pausing struct {
-	Node   string `json:"node"`
-	Paused bool   `json:"paused"`
-}
-
 const incidentsTimeout = 20 * time.Second
 
 // Handler is the API as it is answered to an origin.
@@ -129,19 +123,6 @@ func (s *Server) incidents(ctx context.Context) (Incidents, error) {
 		all[i].Phases = some(all[i].Phases)
 	}
 	return Incidents{Incidents: all}, nil
-}
-
-func (s *Server) pause(r *http.Request, pause bool) (Pausing, error) {
-	if err := decode(r.Body, &nothing{}); err != nil {
-		return Pausing{}, badRequest(err)
-	}
-	p, _, _, _, err := s.turn()
-	if err != nil {
-		return Pausing{}, err
-	}
-	s.cfg.Backend.Order(func(o *decide.Orders) { o.Pause = pause })
-	s.cfg.Log.Info("an operator gave an order", "pause", pause)
-	return Pausing{Node: p.Self, Paused: pause}, nil
 }
 
 func (s *Server) access(w http.ResponseWriter, r *http.Request) {

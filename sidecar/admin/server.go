@@ -15,9 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// DefaultSocket is where a node's sidecar answers. Only root may connect.
-const DefaultSocket = "/run/understudy/admin.sock"
-
 // Config is what a server needs.
 type Config struct {
 	Log     *slog.Logger
@@ -27,6 +24,10 @@ type Config struct {
 	Metrics http.Handler
 	// Authority lets askers in over the network and signs operators' certificates. Nil: neither is possible.
 	Authority *Authority
+	// Peers says where other members' admin API is, as host:port by name. Whom it does not name is looked for at the private
+	// address that the member says or the ledger has, at Port. It may be nil.
+	Peers func() map[string]string
+	Port  uint16 // zero: 7747
 }
 
 // staleAfter is the age from which on knowledge is no knowledge: a loop that has not turned for so long hangs.
@@ -39,7 +40,12 @@ const maxConns = 64
 type Server struct{ cfg Config }
 
 // NewServer makes a server. Log and Backend must be set.
-func NewServer(cfg Config) *Server { return &Server{cfg: cfg} }
+func NewServer(cfg Config) *Server {
+	if cfg.Port == 0 {
+		cfg.Port = 7747
+	}
+	return &Server{cfg: cfg}
+}
 
 // ServeSocket answers on a Unix socket at path, made with its directory, that only this process' user can reach, until ctx
 // ends. A socket that an earlier process has left there is replaced.

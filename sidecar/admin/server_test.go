@@ -17,15 +17,19 @@ import (
 	"understudy/sidecar/cluster"
 )
 
-// onSocket serves b on a socket until the test ends, and returns a client for it.
+// onSocket serves b on a socket until the test ends, and returns a client for it; serveOn does the same for a server.
 func onSocket(t *testing.T, b Backend) *Client {
+	t.Helper()
+	return serveOn(t, newServer(t, b))
+}
+
+func serveOn(t *testing.T, s *Server) *Client {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "admin") // t.TempDir can be longer than a socket's name may be
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "run", "admin.sock")
-	s := newServer(t, b)
 	run(t, func(ctx context.Context) error { return s.ServeSocket(ctx, path) })
 	c := NewSocketClient(path)
 	t.Cleanup(func() { c.Close(); os.RemoveAll(dir) })
@@ -135,7 +139,7 @@ func TestOrdersReachTheLoop(t *testing.T) {
 	if _, err := c.Switchover(t.Context(), Move{Role: "lb"}); err != nil { // replaces the one before
 		t.Error(err)
 	}
-	if got, err := c.Pause(t.Context()); err != nil || got != (Pausing{Node: "lb1", Paused: true}) {
+	if got, err := c.Pause(t.Context(), Pause{}); err != nil || got.Node != "lb1" || !got.Paused || len(got.Others) != 0 {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	b.mu.Lock()
@@ -144,7 +148,7 @@ func TestOrdersReachTheLoop(t *testing.T) {
 	if want := []cluster.Move{{Duty: "mail", From: 2}, {Duty: "lb", From: 4}}; !reflect.DeepEqual(got.Moves, want) || !got.Pause {
 		t.Errorf("got %+v, want %+v and a pause", got, want)
 	}
-	if got, err := c.Resume(t.Context()); err != nil || got.Paused || b.orders.Pause {
+	if got, err := c.Resume(t.Context(), Pause{}); err != nil || got.Paused || b.orders.Pause {
 		t.Errorf("got %+v, %v; orders %+v", got, err, b.orders)
 	}
 }
@@ -163,16 +167,14 @@ func TestASwitchoverThatCannotBeIsRefusedWithTheReason(t *testing.T) {
 		{"no role at all", Move{}, calm, 400, "role is missing"},
 		{"there already", Move{Role: "lb", To: "lb1"}, calm, 409, "lb1 has the duty of lb"},
 		{"to the failed", Move{Role: "lb", To: "lb2"}, stories[1].world, 409, "lb2 cannot take the duty of lb: it does not serve (failed)"},
-		{"to nobody", Move{Role: "lb"}, stories[1].world, 409, "no other node of lb serves; see: understudy status"},
+		{"to nobody", Move{Role: "lb"}, stories[1].world, 409, "no other node of lb serves and is not paused; see: understudy status"},
 		{"from nobody", Move{Role: "mail"}, stories[3].world, 409, "nobody has the duty of mail now; whoever can takes it without being asked. See: understudy status"},
-		{"paused", Move{Role: "lb"}, func() *world {
-			w := calm()
-			w.decision.Say.Paused = true
-			return w
-		}, 409, "lb1 only observes; first: understudy resume"},
-		{"paused there", Move{Role: "mail"}, func() *world {
-			return calm().peer("mail1", func(a *cluster.Announcement) { a.Paused = true })
-		}, 409, "mail1 has the duty and only observes; first, there: understudy resume"},
+		{"paused there", Move{Role: "mail", To: "mail2"}, func() *world {
+			return calm().peer("mail2", func(a *cluster.Announcement) { a.Paused = true })
+		}, 409, "mail2 only observes; first: understudy resume"},
+		{"all others paused", Move{Role: "mail"}, func() *world {
+			return calm().peer("mail2", func(a *cluster.Announcement) { a.Paused = true })
+		}, 409, "no other node of mail serves and is not paused; see: understudy status"},
 	} {
 		t.Run(tc.claim, func(t *testing.T) {
 			b := newBackend()

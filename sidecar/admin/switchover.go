@@ -70,14 +70,12 @@ func checkMove(p decide.Policy, st Status, m Move) (Moving, error) {
 		return Moving{}, problem(http.StatusConflict, "no primary", "nobody has the duty of %s now; whoever can takes it without being asked. See: understudy status", r.Name)
 	case m.To == r.Primary:
 		return Moving{}, problem(http.StatusConflict, "already there", "%s has the duty of %s", m.To, r.Name)
-	case st.Paused:
-		return Moving{}, problem(http.StatusConflict, "paused", "%s only observes; first: understudy resume", st.Node)
-	case find(r.Primary).Paused:
-		return Moving{}, problem(http.StatusConflict, "paused", "%s has the duty and only observes; first, there: understudy resume", r.Primary)
-	case m.To == "" && !slices.ContainsFunc(nodes, func(n string) bool { return n != r.Primary && find(n).Serves() }):
-		return Moving{}, problem(http.StatusConflict, "nobody to take it", "no other node of %s serves; see: understudy status", r.Name)
+	case m.To == "" && !slices.ContainsFunc(nodes, func(n string) bool { return n != r.Primary && find(n).Serves() && !find(n).Paused }):
+		return Moving{}, problem(http.StatusConflict, "nobody to take it", "no other node of %s serves and is not paused; see: understudy status", r.Name)
 	case m.To != "" && !find(m.To).Serves():
 		return Moving{}, problem(http.StatusConflict, "cannot take it", "%s cannot take the duty of %s: it does not serve (%s)", m.To, r.Name, find(m.To).Phase)
+	case m.To != "" && find(m.To).Paused:
+		return Moving{}, problem(http.StatusConflict, "paused", "%s only observes; first: understudy resume", m.To)
 	}
 	return Moving{Role: r.Name, From: r.Primary, Epoch: r.Epoch, To: m.To}, nil
 }

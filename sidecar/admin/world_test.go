@@ -107,6 +107,12 @@ func (b *backend) Order(change func(*decide.Orders)) {
 
 func (b *backend) Incidents(context.Context) ([]Incident, error) { return b.past, b.err }
 
+func (b *backend) paused() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.orders.Pause
+}
+
 func newBackend() *backend { return &backend{world: calm(), at: time.Now()} }
 
 func authority(t testing.TB, key secrets.Secret) *Authority {
