@@ -153,11 +153,6 @@ type path struct {
 	parts []string // behind the kind
 }
 
-// key puts a key together.
-func (l *Ledger) key(k kind, parts ...string) string {
-	return l.cluster + "/" + string(k) + "/" + strings.Join(parts, "/")
-}
-
 // cut takes a key apart. ok is false for one that is not of this cluster.
 func (l *Ledger) cut(key string) (path, bool) {
 	rest, ok := strings.CutPrefix(key, l.cluster+"/")

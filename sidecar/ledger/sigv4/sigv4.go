@@ -143,15 +143,20 @@ func canonicalRequest(req *http.Request, names []string) string {
 	}, "\n")
 }
 
+// canonicalQuery sorts by the name first: "a-=1" comes after "a=2", though not as a text.
 func canonicalQuery(q url.Values) string {
-	var pairs []string
+	var pairs [][2]string
 	for name, values := range q {
 		for _, v := range values {
-			pairs = append(pairs, Escape(name, "")+"="+Escape(v, ""))
+			pairs = append(pairs, [2]string{Escape(name, ""), Escape(v, "")})
 		}
 	}
-	slices.Sort(pairs)
-	return strings.Join(pairs, "&")
+	slices.SortFunc(pairs, func(a, b [2]string) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1])) })
+	var text []string
+	for _, p := range pairs {
+		text = append(text, p[0]+"="+p[1])
+	}
+	return strings.Join(text, "&")
 }
 
 // Escape is the URI encoding that signatures are made over: of RFC 3986's unreserved characters everything but those, and
