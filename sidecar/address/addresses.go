@@ -68,7 +68,8 @@ func Open(log *slog.Logger, specs []Spec) (*Addresses, error) {
 	}
 	nonce := rand.Uint32()
 	a := &Addresses{
-		log: log, specs: slices.Clone(specs), table: newTable(nonce), raw: announcer{arp: -1, icmp: -1},
+		log: log, specs: slices.Clone(specs), table: newTable(nonce),
+		kernel: kernel{fd: -1}, raw: announcer{arp: -1, icmp: -1}, diag: diagnosis{fd: -1},
 		gates: map[string]*gate{}, changed: make(chan struct{}, 1),
 	}
 	for _, s := range a.specs {
@@ -146,6 +147,9 @@ func (a *Addresses) forgetOthers() error {
 func (a *Addresses) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.kernel.fd < 0 {
+		return nil
+	}
 	err := a.closeAll()
 	if errors.Is(err, ErrSuperseded) { // what is there now is that other process's
 		return errors.Join(err, a.release())
@@ -168,7 +172,7 @@ func (a *Addresses) release() error {
 	if a.links != nil {
 		a.links.Close()
 	}
-	return errors.Join(append(errs, a.kernel.close(), a.raw.close(), a.diag.close())...)
+	return errors.Join(append(errs, shut(&a.kernel.fd), shut(&a.raw.arp), shut(&a.raw.icmp), shut(&a.diag.fd))...)
 }
 
 // Tidy closes every gate of specs and takes their link addresses away, whoever opened and added them: for the time after

@@ -52,17 +52,6 @@ func (s *announcer) open() (err error) {
 	)
 }
 
-func (s *announcer) close() error {
-	var errs []error
-	for _, fd := range []int{s.arp, s.icmp} {
-		if fd >= 0 {
-			errs = append(errs, unix.Close(fd))
-		}
-	}
-	s.arp, s.icmp = -1, -1
-	return errors.Join(errs...)
-}
-
 // send announces ip, which is on the interface with that number and hardware address.
 func (s *announcer) send(ip netip.Addr, index int, hardware net.HardwareAddr) error {
 	if ip.Is4() {
@@ -144,21 +133,42 @@ func (a *Addresses) announce(g *gate) {
 	}
 }
 
-// Run repeats the announcements until ctx ends, and returns nil then.
+// checkEvery is the pause between two looks whether the rules still stand.
+const checkEvery = time.Second
+
+// Run repeats the announcements, and writes the rules anew if they have gone, until ctx ends. Then it returns nil; it
+// returns ErrSuperseded once the rules are another process's.
 func (a *Addresses) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	repeat := time.NewTimer(0)
+	defer repeat.Stop()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-check.C:
+			if err := a.check(); errors.Is(err, ErrSuperseded) {
+				return err
+			} else if err != nil { // tried again soon
+				a.log.Warn("checking the rules of the gates", "err", err)
+			}
+			continue
 		case <-a.changed:
-		case <-timer.C:
+		case <-repeat.C:
 		}
 		if wait := a.repeat(boottime.Now()); wait < cluster.Forever {
-			timer.Reset(wait)
+			repeat.Reset(wait)
 		}
 	}
+}
+
+// check looks whether the rules stand, by getting a ticket, which is what fails if they do not.
+func (a *Addresses) check() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, err := a.newTicket()
+	return err
 }
 
 // repeat makes the announcements that are due, and returns the time until the next.

@@ -15,15 +15,17 @@ import (
 // rules, asks for an acknowledgement of each message and takes two system calls to read each, 12 times the cost in all.
 // The zero value is an empty batch; a batch is used again after reset, without allocating.
 type batch struct {
-	buf  []byte
-	last int    // where in buf the newest message begins
-	seq  uint32 // its number
+	buf   []byte
+	first uint32 // number of the message that begins the transaction
+	last  int    // where in buf the newest message begins
+	seq   uint32 // its number
 }
 
 // reset begins a transaction.
 func (b *batch) reset() {
 	b.buf = b.buf[:0]
 	b.message(unix.NFNL_MSG_BATCH_BEGIN, 0, unix.NLM_F_REQUEST, unix.NFNL_SUBSYS_NFTABLES)
+	b.first = b.seq
 }
 
 // end ends the transaction. The kernel reports whatever fails, and acknowledges the last change, of which there must be one.

@@ -28,7 +28,7 @@ const (
 )
 
 // Gate opens the role's gate until an instant, which may also shorten or prolong it, or closes it: now, if until is zero or
-// has passed. With drain no new TCP connections are let in.
+// has passed. With drain no new TCP connections are let in. It waits for nobody but other calls.
 //
 // The gate is never open noticeably longer than until (see the package's comment). It may close sooner by a twentieth of the
 // time asked for: a refresh that prolongs it by less than that is not written. An error means that the gate is as it was, or
@@ -91,37 +91,54 @@ func (a *Addresses) openGate(g *gate, until cluster.Instant, drain bool) error {
 			a.batch.ensure(s, key, left)
 		}
 	}
-	switch err := a.kernel.do(&a.batch); {
-	case errors.Is(err, unix.ENOENT):
+	err = a.kernel.do(&a.batch)
+	if gone, what := missing(err); gone && what == firstChange {
 		return errLate
-	case err != nil:
+	} else if gone {
+		return errors.Join(errLate, a.renew())
+	} else if err != nil {
 		return err
 	}
 	g.until, g.drain = until, drain
 	return nil
 }
 
+// firstChange is the place in a batch at which our writes name what must be there: the ticket, or the set of tickets.
+const firstChange = 1
+
+// missing tells whether a batch failed because something was not there, and which message of it named that.
+func missing(err error) (bool, int) {
+	var r *refusal
+	if errors.As(err, &r) && r.err == unix.ENOENT {
+		return true, r.place
+	}
+	return false, 0
+}
+
 // newTicket puts a ticket into the kernel. If our rules have gone, it writes them anew, closed.
 func (a *Addresses) newTicket() ([]byte, error) {
-	a.ticket++
-	key := binary.NativeEndian.AppendUint32(nil, a.ticket)
-	for {
-		a.batch.reset()
-		a.batch.add(a.table.tickets, key, ticketLife)
-		err := a.kernel.do(&a.batch)
-		if err == nil {
-			return key, nil
-		}
-		if !errors.Is(err, unix.ENOENT) {
-			return nil, fmt.Errorf("get a ticket: %w", err)
-		}
+	ticket, err := a.writeTicket()
+	if gone, _ := missing(err); gone {
 		if err := a.restore(); err != nil {
 			return nil, err
 		}
+		ticket, err = a.writeTicket()
 	}
+	if err != nil {
+		return nil, fmt.Errorf("get a ticket: %w", err)
+	}
+	return ticket, nil
 }
 
-// restore writes the rules anew if they have gone: whoever reloads a firewall with "flush ruleset" takes them along.
+func (a *Addresses) writeTicket() ([]byte, error) {
+	a.ticket++
+	ticket := binary.NativeEndian.AppendUint32(nil, a.ticket)
+	a.batch.reset()
+	a.batch.add(a.table.tickets, ticket, ticketLife)
+	return ticket, a.kernel.do(&a.batch)
+}
+
+// restore writes the rules anew after our set of tickets was missing, if the rules that stand are not another's.
 func (a *Addresses) restore() error {
 	there, err := standing(a.nft, a.table.inet)
 	if err != nil {
@@ -130,11 +147,20 @@ func (a *Addresses) restore() error {
 	if there {
 		return ErrSuperseded
 	}
-	a.log.Warn("the rules of the gates have gone, writing them anew", "reason", "something has flushed the ruleset")
+	return a.renew()
+}
+
+// renew writes the rules anew, with every gate closed. Whoever loads a firewall that begins with "flush ruleset", as
+// Debian's nftables.service does, takes ours away, and then everything answers.
+func (a *Addresses) renew() error {
+	a.log.Warn("the rules of the gates have gone, writing them anew", "reason", "something else has changed the ruleset")
+	if err := a.table.install(a.nft, a.specs); err != nil {
+		return err
+	}
 	for _, g := range a.gates {
 		g.until = 0
 	}
-	return a.table.install(a.nft, a.specs)
+	return nil
 }
 
 // closeGate closes at once. A gate of which we know that it has closed is not written.
@@ -173,10 +199,11 @@ func (a *Addresses) closeThem(gates ...*gate) error {
 		}
 	}
 	err := a.kernel.do(&a.batch)
-	if errors.Is(err, unix.ENOENT) {
+	if gone, what := missing(err); gone && what == firstChange {
 		return a.restore()
-	}
-	if err != nil {
+	} else if gone {
+		return a.renew()
+	} else if err != nil {
 		return err
 	}
 	for _, g := range gates {

@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel is the socket by which batches go to nftables. Its zero value is not open.
+// kernel is the socket by which batches go to nftables. A negative fd is not open.
 type kernel struct {
-	fd     int
-	opened bool
-	in     [8192]byte
+	fd int
+	in [8192]byte
 }
 
 func (k *kernel) open() error {
@@ -22,22 +21,23 @@ func (k *kernel) open() error {
 	if err != nil {
 		return fmt.Errorf("open a netlink socket for nftables: %w", err)
 	}
-	k.fd, k.opened = fd, true
+	k.fd = fd
 	return nil
 }
 
-func (k *kernel) close() error {
-	if !k.opened {
+// shut closes a socket that may not be open, once.
+func shut(fd *int) error {
+	if *fd < 0 {
 		return nil
 	}
-	k.opened = false
-	return unix.Close(k.fd)
+	defer func() { *fd = -1 }()
+	return unix.Close(*fd)
 }
 
 // refusal is the kernel's answer to one message of a batch, of which nothing has been done then.
 type refusal struct {
-	seq uint32 // of the message
-	err unix.Errno
+	place int // of the message in the batch, whose beginning is 0
+	err   unix.Errno
 }
 
 func (r *refusal) Error() string { return r.err.Error() }
@@ -66,23 +66,24 @@ func (k *kernel) do(b *batch) error {
 		case err != nil:
 			return fmt.Errorf("receive from nftables: %w", err)
 		}
-		seq, err := outcome(k.in[:n])
-		done = done || seq == last && err == nil
-		if first == nil {
-			first = err
+		seq, number, err := outcome(k.in[:n])
+		switch {
+		case err != nil:
+			return err
+		case number == 0:
+			done = done || seq == last
+		case first == nil:
+			first = &refusal{int(seq - b.first), number}
 		}
 	}
 }
 
-// outcome reads one of the kernel's answers: which message it is about, and its error.
-func outcome(answer []byte) (seq uint32, err error) {
+// outcome reads one of the kernel's answers: which message it is about, and the number of its error, zero for none.
+func outcome(answer []byte) (seq uint32, number unix.Errno, err error) {
 	const code, about = unix.SizeofNlMsghdr, unix.SizeofNlMsghdr + 4 // struct nlmsgerr: the error, then the message's header
 	if len(answer) < about+unix.SizeofNlMsghdr || binary.NativeEndian.Uint16(answer[4:]) != unix.NLMSG_ERROR {
-		return 0, fmt.Errorf("nftables answers with %d bytes that are no acknowledgement", len(answer))
+		return 0, 0, fmt.Errorf("nftables answers with %d bytes that are no acknowledgement", len(answer))
 	}
 	seq = binary.NativeEndian.Uint32(answer[about+8:])
-	if number := int32(binary.NativeEndian.Uint32(answer[code:])); number != 0 {
-		return seq, &refusal{seq, unix.Errno(-number)}
-	}
-	return seq, nil
+	return seq, unix.Errno(-int32(binary.NativeEndian.Uint32(answer[code:]))), nil
 }

@@ -92,11 +92,10 @@ func (c connection) inUse() bool {
 	return c.heard < c.spoke || min(c.heard, c.spoke) < quiet
 }
 
-// diagnosis is the socket by which connections are asked for. Its zero value is not open.
+// diagnosis is the socket by which connections are asked for. A negative fd is not open.
 type diagnosis struct {
-	fd     int
-	opened bool
-	turn   chan struct{} // one asks at a time; holds one token
+	fd   int
+	turn chan struct{} // one asks at a time; holds one token
 }
 
 func (d *diagnosis) open() error {
@@ -104,18 +103,10 @@ func (d *diagnosis) open() error {
 	if err != nil {
 		return fmt.Errorf("open a netlink socket for connections: %w", err)
 	}
-	d.fd, d.opened, d.turn = fd, true, make(chan struct{}, 1)
+	d.fd, d.turn = fd, make(chan struct{}, 1)
 	d.turn <- struct{}{}
 	timeout := unix.NsecToTimeval(netlinkTimeout.Nanoseconds())
 	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
-}
-
-func (d *diagnosis) close() error {
-	if !d.opened {
-		return nil
-	}
-	d.opened = false
-	return unix.Close(d.fd)
 }
 
 // count counts the connections in use of one family of sockets.
