@@ -35,6 +35,7 @@ type parts struct {
 	addresses *address.Addresses
 	provider  cloud.Provider // nil: there is none
 	port      uint16         // of everybody's beats
+	book      *book          // nil: there is no ledger
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.
@@ -61,6 +62,12 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	}
 	if w.Provider, err = p.hire(); err != nil {
 		return reconcile.World{}, err
+	}
+	if p.book, err = p.ledger(); err != nil {
+		return reconcile.World{}, err
+	}
+	if p.book != nil { // an interface that holds nothing is not nil
+		w.Ledger = p.book
 	}
 	if w.Zones, err = p.zones(); err != nil {
 		return reconcile.World{}, err
@@ -238,7 +245,7 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 	if err != nil {
 		return err
 	}
-	s := admin.NewServer(admin.Config{Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop}, Authority: authority})
+	s := admin.NewServer(admin.Config{Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book}, Authority: authority})
 	if p.cfg.Listen.Admin != "" {
 		cert, err := authority.Node(p.cfg.Node)
 		if err != nil {
@@ -252,13 +259,6 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 	}
 	g.Go(func() error { return s.ServeSocket(ctx, p.cfg.Socket) })
 	return nil
-}
-
-// backend is the loop in the admin API's words.
-type backend struct{ *reconcile.Loop }
-
-func (backend) Incidents(context.Context) ([]admin.Incident, error) {
-	return nil, errors.New("there is no ledger")
 }
 
 // checked are the health checks of a node: as standby, and as primary.

@@ -22,9 +22,19 @@ type Ledger interface {
 	WriteDuty(ctx context.Context, r cluster.DutyRecord) error
 	ClaimTie(ctx context.Context, t cluster.Tie) error
 	ClaimIdentity(ctx context.Context, c cluster.Claim) error
-	// Beat renews this node's heartbeat object. Heartbeats returns what stands in everybody's, which is only compared.
-	Beat(ctx context.Context) error
-	Heartbeats(ctx context.Context) (map[string]string, error)
+	// Beat renews this node's heartbeat object.
+	Beat(ctx context.Context, b Heartbeat) error
+	// AppendIncident writes a step, ErrTaken if it is told already. OpenIncident is the ID of the node's newest incident that
+	// is not over; empty: there is none.
+	AppendIncident(ctx context.Context, s IncidentStep) error
+	OpenIncident(ctx context.Context, node string) (string, error)
+}
+
+// Heartbeat is what a node tells those who do not hear it.
+type Heartbeat struct {
+	Machine, Phase, Commit string
+	Claim                  uint64
+	Holds                  []string
 }
 
 // LedgerReading is what one reading found.
@@ -32,6 +42,7 @@ type LedgerReading struct {
 	Duties map[string]cluster.DutyRecord // the highest epoch of each duty
 	Tie    cluster.Tie                   // the newest
 	Claims map[string]cluster.Claim      // the newest of each node
+	Beats  map[string]string             // of each node's heartbeat object; it differs after every writing
 }
 
 // What a Ledger's errors may be.
@@ -45,6 +56,8 @@ const (
 	ledgerTestEvery = 15 * time.Second // until it has succeeded once
 	claimEvery      = 2 * time.Second  // while the claim is not ours
 	heartbeatEvery  = 10 * time.Second
+	incidentsEvery  = time.Second
+	ledgerTimeout   = 30 * time.Second // of one such errand, which takes several requests
 )
 
 // testLedger proves once that the store can be trusted.
@@ -63,7 +76,7 @@ func (l *Loop) testLedger(ctx context.Context) error {
 	return err
 }
 
-// readLedger reads what the ledger says of duties, ties and claims, and now and then the heartbeats.
+// readLedger reads what the ledger says of duties, ties, claims and heartbeats.
 func (l *Loop) readLedger(ctx context.Context) error {
 	if l.world.Ledger == nil {
 		return ErrMissing
@@ -75,6 +88,7 @@ func (l *Loop) readLedger(ctx context.Context) error {
 		return fmt.Errorf("read the ledger: %w", err)
 	}
 	arrived := l.cfg.Now()
+	stale := l.beats.stale(r.Beats, l.cfg.Policy.Self, sent)
 	l.board.put(func(v *decide.View) {
 		g := &v.Ledger
 		if r.Tie.N != g.Tie.N || r.Tie.Winner != g.Tie.Winner {
@@ -83,34 +97,24 @@ func (l *Loop) readLedger(ctx context.Context) error {
 				g.WonTie = arrived // ours, from before a restart or with an answer that was lost: counted from now at the latest
 			}
 		}
-		g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims = sent, false, r.Duties, r.Tie, r.Claims
+		g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims, g.Stale = sent, false, r.Duties, r.Tie, r.Claims, stale
 		v.Claim = l.judgeClaim(v.Claim, r.Claims[l.cfg.Policy.Self])
 	})
-	return l.readHeartbeats(ctx)
+	return nil
 }
 
-// heartbeats remembers what was in everybody's heartbeat object, and since when.
+// heartbeats remembers what each node's heartbeat object was, and since when.
 type heartbeats struct {
 	mu      sync.Mutex
 	text    map[string]string
 	changed map[string]cluster.Instant
-	asked   cluster.Instant
 }
 
-// readHeartbeats watches which objects no longer change. Only our own watching counts: their dates are another clock's.
-func (l *Loop) readHeartbeats(ctx context.Context) error {
-	h := &l.beats
+// stale says for how long each member's object was watched not changing. Only our own watching counts: the objects' dates are
+// of another clock.
+func (h *heartbeats) stale(texts map[string]string, self string, now cluster.Instant) map[string]time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := l.cfg.Now()
-	if now.Since(h.asked) < heartbeatEvery {
-		return nil
-	}
-	texts, err := l.world.Ledger.Heartbeats(ctx)
-	if err != nil {
-		return fmt.Errorf("read the heartbeats: %w", err)
-	}
-	h.asked = now
 	if h.text == nil {
 		h.text, h.changed = map[string]string{}, map[string]cluster.Instant{}
 	}
@@ -119,12 +123,11 @@ func (l *Loop) readHeartbeats(ctx context.Context) error {
 		if was, known := h.text[node]; !known || was != text {
 			h.text[node], h.changed[node] = text, now
 		}
-		if age := now.Sub(h.changed[node]); age > 0 && node != l.cfg.Policy.Self {
+		if age := now.Sub(h.changed[node]); age > 0 && node != self {
 			stale[node] = age
 		}
 	}
-	l.board.put(func(v *decide.View) { v.Ledger.Stale = stale })
-	return nil
+	return stale
 }
 
 // asks checks that this node still asks for an epoch or holds it, by a fresh turn.
@@ -223,8 +226,16 @@ func (l *Loop) claim(ctx context.Context) error {
 
 // heartbeat renews our object while we are the node.
 func (l *Loop) heartbeat(ctx context.Context) error {
-	if v, _ := l.board.look(); !v.Claim.Mine {
+	v, _ := l.board.look()
+	if !v.Claim.Mine {
 		return nil
 	}
-	return l.world.Ledger.Beat(ctx)
+	s := l.look()
+	b := Heartbeat{Machine: l.cfg.Machine, Phase: s.Decision.Say.Phase.String(), Commit: v.Commit, Claim: v.Claim.Epoch}
+	for _, h := range s.Decision.Say.Holds {
+		if h.State == cluster.Held || h.State == cluster.Offered {
+			b.Holds = append(b.Holds, h.Duty)
+		}
+	}
+	return l.world.Ledger.Beat(ctx, b)
 }

@@ -71,6 +71,8 @@ type Loop struct {
 	troubles troubles
 	beats    heartbeats
 	book     peerBook
+	steps    steps
+	tale     chronicler // belongs to the loop, too
 
 	mu     sync.Mutex // guards what follows, which anybody may ask for
 	newest Snapshot
@@ -212,6 +214,11 @@ func (l *Loop) turn(ctx context.Context) cluster.Instant {
 		return now.Add(l.cfg.Policy.Timings.Beat / 2)
 	}
 	l.told.notes(d.Notes)
+	if l.world.Ledger != nil {
+		if n := l.steps.add(l.tale.follow(view, d, l.cfg.Policy, time.Now())); n > 0 {
+			l.log.Warn("steps of incidents were dropped: the ledger has been away for too long", "steps", n)
+		}
+	}
 	if wait := l.exec.want(ctx, slow, version); wait > 0 {
 		if again := l.cfg.Now().Add(wait); again < next {
 			next = again

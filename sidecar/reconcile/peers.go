@@ -19,11 +19,14 @@ import (
 const (
 	peersEvery = 2 * time.Second
 	listEvery  = 30 * time.Second // of the provider, and only while some member is not heard
+	// listTimeout is for all pages of such a list.
+	listTimeout = 20 * time.Second
 )
 
 // peerBook is what is known of where the members are. It belongs to the observer that looks for them.
 type peerBook struct {
-	set    map[string]netip.AddrPort // what the mesh was told
+	set    map[string]netip.AddrPort // where they are
+	told   bool                      // the mesh knows
 	listed map[string]netip.Addr     // by the provider, by node
 	asked  cluster.Instant
 }
@@ -39,21 +42,32 @@ func (l *Loop) findPeers(ctx context.Context) error {
 			l.log.Warn("where the members were last is not known", "err", err) // they are found in other ways
 		}
 	}
-	v, _ := l.board.look()
 	heard := l.world.Mesh.Peers()
+	if first { // what is known must not wait for the provider's answer
+		if err := l.setPeers(heard); err != nil {
+			return err
+		}
+	}
 	listErr := l.listMachines(ctx, heard)
+	return errors.Join(listErr, l.setPeers(heard))
+}
+
+// setPeers tells the mesh where the members are, if that has changed.
+func (l *Loop) setPeers(heard map[string]cluster.Peer) error {
+	b := &l.book
+	v, _ := l.board.look()
 	next := map[string]netip.AddrPort{}
 	for _, k := range l.cfg.Policy.Nodes {
 		if k != l.cfg.Policy.Self {
 			next[k] = l.whereIs(k, v, heard[k])
 		}
 	}
-	if maps.Equal(next, b.set) && !first {
-		return listErr
+	if maps.Equal(next, b.set) && b.told {
+		return nil
 	}
 	l.world.Mesh.SetPeers(next)
-	b.set = next
-	return errors.Join(listErr, b.remember(l.cfg.PeersFile))
+	b.set, b.told = next, true
+	return b.remember(l.cfg.PeersFile)
 }
 
 func (l *Loop) whereIs(k string, v decide.View, p cluster.Peer) netip.AddrPort {

@@ -21,41 +21,42 @@ const (
 // observers are what looks at the world beside the loop. Each returns nil when its context has ended.
 func (l *Loop) observers() []func(context.Context) error {
 	var all []func(context.Context) error
-	add := func(what string, every time.Duration, look func(context.Context) error) {
-		all = append(all, func(ctx context.Context) error { return l.watch(ctx, what, every, look) })
+	add := func(what string, every, timeout time.Duration, look func(context.Context) error) {
+		all = append(all, func(ctx context.Context) error { return l.watch(ctx, what, every, timeout, look) })
 	}
-	add("peers", peersEvery, l.findPeers)
+	add("peers", peersEvery, listTimeout, l.findPeers)
 	if l.world.Progress != nil {
-		add("how far this node has come", progressEvery, l.readProgress)
+		add("how far this node has come", progressEvery, callTimeout, l.readProgress)
 	}
 	for _, r := range l.cfg.Policy.Roles {
 		if !slices.Contains(r.Nodes, l.cfg.Policy.Self) {
 			continue
 		}
 		if r.PrimaryUnits && l.world.Units != nil {
-			add("primary units "+r.Name, unitsEvery, func(ctx context.Context) error { return l.readUnits(ctx, r.Name) })
+			add("primary units "+r.Name, unitsEvery, callTimeout, func(ctx context.Context) error { return l.readUnits(ctx, r.Name) })
 		}
 		if r.Link.IsValid() {
-			add("link address "+r.Name, presenceEvery, func(context.Context) error { return l.readPresence(r.Name) })
+			add("link address "+r.Name, presenceEvery, callTimeout, func(context.Context) error { return l.readPresence(r.Name) })
 		}
 		if r.Reserved.IsValid() && l.world.Here != nil {
-			add("own metadata", l.cfg.Policy.Timings.Reconcile, func(ctx context.Context) error { return l.readHere(ctx, r) })
+			add("own metadata", l.cfg.Policy.Timings.Reconcile, callTimeout, func(ctx context.Context) error { return l.readHere(ctx, r) })
 		}
 	}
 	if l.world.Ledger != nil {
-		add("ledger's soundness", ledgerTestEvery, l.testLedger)
-		add("identity claim", claimEvery, l.claim)
-		add("heartbeat", heartbeatEvery, l.heartbeat)
+		add("ledger's soundness", ledgerTestEvery, ledgerTimeout, l.testLedger)
+		add("identity claim", claimEvery, ledgerTimeout, l.claim)
+		add("heartbeat", heartbeatEvery, ledgerTimeout, l.heartbeat)
+		add("incidents", incidentsEvery, ledgerTimeout, l.writeIncidents)
 	}
 	return all
 }
 
 // watch calls look at once and then every so often. What fails is shown until it works again.
-func (l *Loop) watch(ctx context.Context, what string, every time.Duration, look func(context.Context) error) error {
+func (l *Loop) watch(ctx context.Context, what string, every, timeout time.Duration, look func(context.Context) error) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		call, cancel := context.WithTimeout(ctx, callTimeout)
+		call, cancel := context.WithTimeout(ctx, timeout)
 		err := look(call)
 		cancel()
 		if ctx.Err() != nil {

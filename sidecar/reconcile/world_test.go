@@ -217,7 +217,8 @@ func newRig(t *testing.T, next plan, change func(*Config, *World)) *rig {
 			Roles:   []decide.Role{{Name: "lb", Nodes: []string{"lb1", "lb2"}, Link: netip.MustParsePrefix("10.9.0.10/24"), Primary: true, PrimaryUnits: true}},
 			Timings: decide.Timings{Beat: 100 * time.Millisecond, Detection: 500 * time.Millisecond, Gate: 400 * time.Millisecond, Reconcile: 5 * time.Second},
 		},
-		Now: now, Machine: "11", Boot: "boot", MemoryFile: filepath.Join(dir, "memory.json"), PeersFile: filepath.Join(dir, "peers.json"), LeaveWithin: 15 * time.Second,
+		Now: now, Machine: "11", Boot: "boot", MemoryFile: filepath.Join(dir, "memory.json"), PeersFile: filepath.Join(dir, "peers.json"),
+		Peers: map[string]netip.AddrPort{"lb2": netip.MustParseAddrPort("10.9.0.2:7946"), "web1": netip.MustParseAddrPort("10.9.0.3:7946")}, LeaveWithin: 15 * time.Second,
 		Log: slog.New(slog.DiscardHandler),
 	}
 	r.cfg.Next = func(v decide.View, m decide.Memory, _ decide.Policy) decide.Decision {

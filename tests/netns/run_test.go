@@ -29,9 +29,11 @@ type cluster struct {
 	nodes   []string
 	runs    map[string]*wire.Process
 	probe   *wire.Prober
+	primary string // who answers when newCluster returns
+	standby string // who comes next: the first of the others
 }
 
-// newCluster starts the sidecars and waits until the first node answers on the address and all have voted.
+// newCluster starts the sidecars and waits until one answers on the address, has for a while, and all have voted.
 func newCluster(t *testing.T, extra string) *cluster {
 	t.Helper()
 	c := &cluster{Wire: wire.New(t, "n1", "n2", "n3", "client"), t: t, dir: t.TempDir(), nodes: []string{"n1", "n2", "n3"}, runs: map[string]*wire.Process{}}
@@ -48,7 +50,6 @@ roles:
 	for _, n := range c.nodes {
 		c.start(n)
 	}
-	c.probe.Await("n1", time.Now(), 5*time.Second)
 	c.settle()
 	return c
 }
@@ -91,7 +92,6 @@ peers: {%s}
 // settle waits until every node votes and the address has stayed where it is for a while.
 func (c *cluster) settle() {
 	c.t.Helper()
-	now := c.probe.Now()
 	wire.Eventually(c.t, 10*time.Second, func() error {
 		for _, n := range c.nodes {
 			text, err := os.ReadFile(filepath.Join(c.dir, n, "sidecar.json"))
@@ -104,17 +104,18 @@ func (c *cluster) settle() {
 		}
 		return nil
 	})
-	since := time.Now()
+	now, since := "", time.Now()
 	wire.Eventually(c.t, 10*time.Second, func() error {
-		if c.probe.Now() != now {
-			since = time.Now()
-			now = c.probe.Now()
+		if is := c.probe.Now(); is != now || now == "" {
+			now, since = is, time.Now()
 		}
-		if time.Since(since) < time.Second || now == "" {
+		if time.Since(since) < time.Second {
 			return fmt.Errorf("the address is not at rest")
 		}
 		return nil
 	})
+	c.primary = now
+	c.standby = slices.DeleteFunc(slices.Clone(c.nodes), func(n string) bool { return n == now })[0]
 }
 
 // single checks that at no instant two nodes have answered.
@@ -140,10 +141,10 @@ func (c *cluster) stays(host string, d time.Duration) {
 func TestAStandbyTakesOverFromALostNode(t *testing.T) {
 	c := newCluster(t, "")
 	lost := time.Now()
-	c.Host("n1").Unplug()
-	first, last := c.probe.Await("n2", lost, 5*time.Second)
+	c.Host(c.primary).Unplug()
+	first, last := c.probe.Await(c.standby, lost, 5*time.Second)
 	took := first.Sub(lost)
-	t.Logf("answered again after %v; the last answer of n1 came %v after its loss", took, last.Sub(lost))
+	t.Logf("answered again after %v; the last answer before came %v after the loss", took, last.Sub(lost))
 	if took > time.Second {
 		t.Errorf("took %v, want at most a second", took)
 	}
@@ -153,27 +154,27 @@ func TestAStandbyTakesOverFromALostNode(t *testing.T) {
 func TestTheGateClosesByItselfWhenTheSidecarIsKilled(t *testing.T) {
 	c := newCluster(t, "")
 	killed := time.Now()
-	c.runs["n1"].Kill()
-	first, last := c.probe.Await("n2", killed, 5*time.Second)
-	t.Logf("n1 answered for %v more, n2 from %v on", last.Sub(killed), first.Sub(killed))
+	c.runs[c.primary].Kill()
+	first, last := c.probe.Await(c.standby, killed, 5*time.Second)
+	t.Logf("answered for %v more, the other from %v on", last.Sub(killed), first.Sub(killed))
 	if open := last.Sub(killed); open > 500*time.Millisecond {
-		t.Errorf("n1 answered for %v without its sidecar, want at most 500ms", open)
+		t.Errorf("answered for %v without its sidecar, want at most 500ms", open)
 	}
 	c.single()
-	c.start("n1")
-	c.stays("n2", 3*time.Second)
+	c.start(c.primary)
+	c.stays(c.standby, 3*time.Second)
 	c.single()
 }
 
 func TestAShortPauseIsNoFailure(t *testing.T) {
 	c := newCluster(t, "")
 	began := time.Now()
-	c.runs["n1"].Signal(t, syscall.SIGSTOP)
+	c.runs[c.primary].Signal(t, syscall.SIGSTOP)
 	<-time.After(400 * time.Millisecond)
-	c.runs["n1"].Signal(t, syscall.SIGCONT)
-	c.stays("n1", 2*time.Second)
-	if got := c.probe.Holders(began); !slices.Equal(got, []string{"n1"}) {
-		t.Errorf("the address was at %v, want at n1 alone", got)
+	c.runs[c.primary].Signal(t, syscall.SIGCONT)
+	c.stays(c.primary, 2*time.Second)
+	if got := c.probe.Holders(began); !slices.Equal(got, []string{c.primary}) {
+		t.Errorf("the address was at %v, want at %s alone", got, c.primary)
 	}
 	c.single()
 }
@@ -181,25 +182,26 @@ func TestAShortPauseIsNoFailure(t *testing.T) {
 func TestALongPauseIsAFailureAndHarmsNobody(t *testing.T) {
 	c := newCluster(t, "")
 	began := time.Now()
-	c.runs["n1"].Signal(t, syscall.SIGSTOP)
-	c.probe.Await("n2", began, 5*time.Second)
+	c.runs[c.primary].Signal(t, syscall.SIGSTOP)
+	c.probe.Await(c.standby, began, 5*time.Second)
 	<-time.After(3*time.Second - time.Since(began))
-	c.runs["n1"].Signal(t, syscall.SIGCONT)
-	c.stays("n2", 3*time.Second)
+	c.runs[c.primary].Signal(t, syscall.SIGCONT)
+	c.stays(c.standby, 3*time.Second)
 	c.single()
 }
 
 func TestACleanStopMovesTheAddressAtOnce(t *testing.T) {
 	c := newCluster(t, "")
 	began := time.Now()
-	c.runs["n1"].Signal(t, syscall.SIGTERM)
-	first, last := c.probe.Await("n2", began, 5*time.Second)
-	gap := c.probe.Gap(began, first.Add(100*time.Millisecond))
-	t.Logf("n2 answers after %v, the longest silence is %v", first.Sub(began), gap)
+	c.runs[c.primary].Signal(t, syscall.SIGTERM)
+	first, last := c.probe.Await(c.standby, began, 5*time.Second)
+	c.stays(c.standby, 200*time.Millisecond)
+	gap := c.probe.Gap(began, first.Add(150*time.Millisecond))
+	t.Logf("the other answers after %v, the longest silence is %v", first.Sub(began), gap)
 	if gap > 50*time.Millisecond || last.After(first) {
 		t.Errorf("silent for %v, want at most 50ms", gap)
 	}
-	if err := c.runs["n1"].Ended(t, 5*time.Second); err != nil {
+	if err := c.runs[c.primary].Ended(t, 5*time.Second); err != nil {
 		t.Errorf("the sidecar ended with %v", err)
 	}
 	c.single()
