@@ -132,11 +132,13 @@ func (h *lanHost) keeper(specs ...address.Spec) *address.Addresses {
 
 func (h *lanHost) open(specs ...address.Spec) (a *address.Addresses, err error) {
 	err = h.Do(func() (err error) {
-		a, err = address.Open(slog.New(slog.NewTextHandler(h.lan.t.Output(), nil)), specs)
+		a, err = address.Open(gatesLog(h.lan.t), specs)
 		return err
 	})
 	return a, err
 }
+
+func gatesLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
 // echo answers UDP on one address of the host, which need not be there, and counts what it has received.
 func (h *lanHost) echo(at netip.AddrPort) *atomic.Int64 {
@@ -218,6 +220,12 @@ func (c *caller) answered(within time.Duration) bool {
 			return true
 		}
 	}
+}
+
+// soonAnswered waits for an answer.
+func (c *caller) soonAnswered(why string) {
+	c.t.Helper()
+	until(c.t, "an answer, as "+why, func() bool { return c.answered(answerTime) })
 }
 
 // neighbour writes a host's neighbour entry: so it speaks to ip at mac without asking.

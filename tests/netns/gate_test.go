@@ -46,12 +46,11 @@ func TestGateDecidesWhetherTheAddressAnswers(t *testing.T) {
 			t.Fatalf("a closed gate lets %d messages in", received.Load())
 		}
 		must(t, gates.Gate("lb", boottime.Now().Add(time.Minute), false))
-		if !c.answered(answerTime) {
-			t.Error("the gate is open and nothing answers")
-		}
+		c.soonAnswered("the gate is open")
 		must(t, gates.Gate("lb", 0, false))
-		if c.answered(quietTime) || received.Load() != 1 {
-			t.Errorf("a gate that was closed again lets %d messages in", received.Load()-1)
+		before := received.Load()
+		if c.answered(quietTime) || received.Load() != before {
+			t.Errorf("a gate that was closed again lets %d messages in", received.Load()-before)
 		}
 	})
 }
