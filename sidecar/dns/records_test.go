@@ -391,3 +391,10 @@ func (s *stepper) Delete(ctx context.Context, id string) (err error) {
 	s.wait(func() { err = s.list.Delete(ctx, id) })
 	return err
 }
+
+func TestNothingIsRemovedWhileAWantedRecordIsNotListed(t *testing.T) {
+	listed := []cloud.Entry{{ID: "1", Record: a("web", 1)}, {ID: "2", Record: a("web", 3)}}
+	if got, err := extras(listed, []cluster.Record{a("web", 1), a("web", 2)}); !errors.Is(err, ErrRaced) || got != nil {
+		t.Errorf("got %v, %v, want ErrRaced", got, err)
+	}
+}

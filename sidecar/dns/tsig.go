@@ -77,8 +77,8 @@ func (s *Server) checkMAC(raw []byte, t *mdns.TSIG, requestMAC string) error {
 	}
 	u16 := func(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
 	write(u16(uint16(len(request))), request, body)
-	write(wireName(s.key), u16(mdns.ClassANY), make([]byte, 4), wireName(mdns.Fqdn(s.cfg.Algorithm)))
-	write(binary.BigEndian.AppendUint64(nil, t.TimeSigned)[2:], u16(t.Fudge), u16(t.Error), u16(uint16(len(other))), other)
+	write(wireName(s.key), u16(mdns.ClassANY), binary.BigEndian.AppendUint32(nil, t.Hdr.Ttl), wireName(mdns.Fqdn(s.cfg.Algorithm)))
+	write(binary.BigEndian.AppendUint64(nil, t.TimeSigned)[2:], u16(t.Fudge), u16(t.Error), u16(t.OtherLen), other)
 	if got, err := hex.DecodeString(t.MAC); err != nil || !hmac.Equal(got, sum.Sum(nil)) {
 		return errors.New("the answer's signature is wrong")
 	}
