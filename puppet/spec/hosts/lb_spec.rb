@@ -18,6 +18,11 @@ each_node('lb') do
     expect(haproxy_cfg).not_to include('parse-resolv-conf')
   end
 
+  it 'ends connections with their answers while the duty is about to move' do
+    expect(haproxy_cfg).to match(/^frontend public$.*^    http-after-response set-header Connection close if \{ date\(\),sub\(proc\.drain_until\) lt 0 \}$.*^backend/m)
+    expect(haproxy_cfg).to match(/^frontend local$.*set-var\(proc\.drain_until\) date\(30\) if \{ path \/drain \} \{ method POST \}$/m)
+  end
+
   it 'still answers while the sidecar hands the duty over at shutdown' do
     is_expected.to contain_file('/etc/systemd/system/haproxy.service.d/50-understudy.conf').with_content(/^Before=understudy\.service$/)
   end
