@@ -248,6 +248,9 @@ func (t *turn) better(d duty) []string {
 		if k == t.p.Self || !t.couldHold(d, k) {
 			continue
 		}
+		if holdOf(t.said(k), d.name).State == cluster.Released && bidOf(t.said(k), d.name).Epoch == 0 {
+			continue // it has just given up, and knows why
+		}
 		if theirs := rank(t.said(k).Health, t.said(k).ClockOff); theirs > mine || theirs == mine && i < me {
 			all = append(all, k)
 		}

@@ -413,3 +413,10 @@ func TestRosterOfTwoFailsOverByTheTie(t *testing.T) {
 	g.run(15 * time.Second)
 	g.check("lb", "lb2")
 }
+
+func TestSuccessorDoesNotWaitForWhoHasJustGivenUp(t *testing.T) {
+	g := started(t, three)
+	g.cut[[2]string{"lb2", "lb1"}], g.cut[[2]string{"lb3", "lb1"}] = true, true
+	g.run(time.Second)
+	g.check("lb", "lb2")
+}
