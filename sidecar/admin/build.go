@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -9,8 +10,8 @@ import (
 	"understudy/sidecar/decide"
 )
 
-// NewStatus says what a view and the decision that followed from it mean for people. It is pure. The cluster's name, the
-// time and the age are left for the caller, who knows them.
+// NewStatus says what a view and the decision that followed from it mean for people. It is pure. The cluster's name is left
+// for the caller, and so are the time and the age: see Dated.
 func NewStatus(p decide.Policy, v decide.View, d decide.Decision) Status {
 	b := builder{p: p, v: v, d: d}
 	st := Status{
@@ -42,6 +43,19 @@ func NewStatus(p decide.Policy, v decide.View, d decide.Decision) Status {
 		st.Blocked = []decide.Blocked{}
 	}
 	st.Roles, st.Nodes, st.Zones = some(st.Roles), some(st.Nodes), some(st.Zones)
+	return st
+}
+
+// staleAfter is the age from which on knowledge is no knowledge: a loop that has not turned for so long hangs.
+const staleAfter = 10 * time.Second
+
+// Dated adds when the turn was that a status tells of. What is too old is not redundant, whatever it was.
+func (st Status) Dated(turned, now time.Time) Status {
+	st.At, st.Age = turned, Duration(max(now.Sub(turned), 0))
+	if age := time.Duration(st.Age); age > staleAfter {
+		hangs := fmt.Sprintf("the sidecar of %s has not looked around for %s, so nobody can tell from there; its log says why", st.Node, Words(age))
+		st.Redundant, st.Why = false, append([]string{hangs}, st.Why...)
+	}
 	return st
 }
 

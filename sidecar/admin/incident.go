@@ -17,6 +17,9 @@ type IncidentPhase struct {
 	Name string    `json:"name"`
 	At   time.Time `json:"at"`
 	Took Duration  `json:"took"` // since the phase before; zero for the first
+	// By is the node that saw it, Detail a sentence of it. Empty: not known.
+	By     string `json:"by"`
+	Detail string `json:"detail"`
 }
 
 // Over says whether the cluster was redundant again.
@@ -24,12 +27,14 @@ func (i Incident) Over() bool {
 	return len(i.Phases) > 0 && i.Phases[len(i.Phases)-1].Name == "redundant"
 }
 
-// Took is how long it lasted from the first phase to the last one so far.
+// Took is how long it lasted from the first phase to the last one so far. Phases may have been written down by different
+// nodes, so it is the sum of what each took rather than a difference of clocks.
 func (i Incident) Took() time.Duration {
-	if len(i.Phases) == 0 {
-		return 0
+	var sum time.Duration
+	for _, p := range i.Phases {
+		sum += time.Duration(p.Took)
 	}
-	return i.Phases[len(i.Phases)-1].At.Sub(i.Phases[0].At)
+	return sum
 }
 
 // Incidents is the answer of /v1/incidents: the newest last.

@@ -92,12 +92,8 @@ func (s *Server) status() (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	st := NewStatus(p, v, d)
-	st.Cluster, st.At, st.Age = s.cfg.Cluster, at, Duration(time.Since(at))
-	if age := time.Duration(st.Age); age > staleAfter {
-		st.Redundant = false
-		st.Why = slices.Insert(st.Why, 0, fmt.Sprintf("the sidecar of %s has not looked around for %s, so nobody can tell here: its log says why", p.Self, Words(age)))
-	}
+	st := NewStatus(p, v, d).Dated(at, time.Now())
+	st.Cluster = s.cfg.Cluster
 	return st, nil
 }
 

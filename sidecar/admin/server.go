@@ -30,9 +30,6 @@ type Config struct {
 	Port  uint16 // zero: 7747
 }
 
-// staleAfter is the age from which on knowledge is no knowledge: a loop that has not turned for so long hangs.
-const staleAfter = 10 * time.Second
-
 // maxConns bounds the connections to one listener, so that nobody can use up a node's files.
 const maxConns = 64
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -235,4 +236,65 @@ func TestPeersAndOperatorsAreLetInOverTLS(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// A route that does not exist, or not that way, is a problem like all others.
+func TestWhatIsNotPartOfTheAPIIsAProblem(t *testing.T) {
+	h := newServer(t, newBackend()).Handler(Remote)
+	for _, tc := range []struct{ method, path string }{{"GET", "/"}, {"GET", "/v1/switchover"}, {"POST", "/v1/status"}, {"POST", "/v1/access"}, {"GET", "/metrics"}} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(tc.method, tc.path, nil))
+		if w.Code != 404 || w.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s: got %d %s", tc.method, tc.path, w.Code, w.Body)
+		}
+	}
+}
+
+func TestHealthzIsTheLoops(t *testing.T) {
+	b := newBackend()
+	for age, want := range map[time.Duration]int{0: 200, time.Minute: 503} {
+		b.at = time.Now().Add(-age)
+		w := httptest.NewRecorder()
+		newServer(t, b).Handler(Remote).ServeHTTP(w, httptest.NewRequest("GET", "/healthz", nil))
+		if w.Code != want {
+			t.Errorf("age %v: got %d %s, want %d", age, w.Code, w.Body, want)
+		}
+	}
+}
+
+// Whoever holds connections open without asking anything cannot use up the node's files: further ones wait.
+func TestConnectionsAreBounded(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLimited(inner, 2)
+	accepted := make(chan net.Conn, 3)
+	run(t, func(context.Context) error {
+		for {
+			c, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			accepted <- c
+		}
+	})
+	for range 3 {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	first := <-accepted
+	<-accepted
+	select {
+	case <-accepted:
+		t.Error("a third connection was accepted")
+	case <-time.After(50 * time.Millisecond): // long enough for loopback; were it too short, this would pass all the same
+	}
+	first.Close()
+	first.Close() // gives its place back once only
+	<-accepted
+	l.Close()
 }

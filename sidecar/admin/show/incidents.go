@@ -37,13 +37,24 @@ func (p *page) incident(inc admin.Incident, now time.Time) {
 	default:
 		p.line(0, bad, fmt.Sprintf("%s was lost %s ago and is not made good yet", who, admin.Words(max(now.Sub(inc.Phases[0].At), 0))))
 	}
-	t := table{columns: []column{{"", 0}, {"", 1}, {"", 0}}}
+	t := table{columns: []column{{"", 0}, {"", 2}, {"", 0}, {"", 1}}}
 	for i, ph := range inc.Phases {
 		took := "+" + admin.Words(time.Duration(ph.Took))
 		if i == 0 {
 			took = ""
 		}
-		t.rows = append(t.rows, []cell{{"  " + ph.Name, plain}, {ph.At.In(p.look.Zone).Format("2006-01-02 15:04:05.0"), faint}, {took, plain}})
+		t.rows = append(t.rows, []cell{{"  " + ph.Name, plain}, {ph.At.In(p.look.Zone).Format("2006-01-02 15:04:05.0"), faint}, {took, plain}, {seen(ph), faint}})
 	}
 	p.table(t)
+}
+
+// seen says who saw a phase, and what of it.
+func seen(ph admin.IncidentPhase) string {
+	switch {
+	case ph.By == "":
+		return ph.Detail
+	case ph.Detail == "":
+		return "seen by " + ph.By
+	}
+	return ph.By + ": " + ph.Detail
 }

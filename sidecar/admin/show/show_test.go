@@ -102,13 +102,15 @@ func TestIncidentsAtAllWidthsAreTheGolden(t *testing.T) {
 			if i > 0 {
 				took = at.Add(d).Sub(out[i-1].At)
 			}
-			out = append(out, admin.IncidentPhase{Name: n, At: at.Add(d), Took: admin.Duration(took)})
+			out = append(out, admin.IncidentPhase{Name: n, At: at.Add(d), Took: admin.Duration(took), By: "lb2"})
 		}
 		return out
 	}
+	detailed := phases("lost", "detected")
+	detailed[1].Detail, detailed[0].By = "lb2 and a majority of those it hears have not heard web2 for 500ms", ""
 	all := []admin.Incident{
 		{ID: "1", Node: "lb1", Role: "lb", Phases: phases("lost", "detected", "taken over", "fenced", "created", "booted", "applied", "synced", "redundant")},
-		{ID: "2", Node: "web2", Role: "web", Phases: phases("lost", "detected")},
+		{ID: "2", Node: "web2", Role: "web", Phases: detailed},
 		{ID: "3", Node: "mail1", Role: "mail"},
 	}
 	golden(t, "incidents.txt", atWidths(t, func(l Look) string { return Incidents(all, at.Add(10*time.Minute), l) }))
