@@ -98,7 +98,7 @@ func (l *Loop) readLedger(ctx context.Context) error {
 			}
 		}
 		g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims, g.Stale = sent, false, r.Duties, r.Tie, r.Claims, stale
-		v.Claim = l.judgeClaim(v.Claim, r.Claims[l.cfg.Policy.Self])
+		v.Claim = l.judgeClaim(v.Claim, r.Claims[l.cfg.Policy.Self], arrived)
 	})
 	return nil
 }
@@ -178,8 +178,8 @@ func (l *Loop) claimTie(ctx context.Context, a decide.ClaimTie) error {
 	return nil
 }
 
-// judgeClaim turns the newest claim of our name into what it means for us.
-func (l *Loop) judgeClaim(was decide.ClaimReading, c cluster.Claim) decide.ClaimReading {
+// judgeClaim turns the newest claim of our name, in an answer that has just arrived, into what it means for us.
+func (l *Loop) judgeClaim(was decide.ClaimReading, c cluster.Claim, arrived cluster.Instant) decide.ClaimReading {
 	r := decide.ClaimReading{Needed: was.Needed}
 	switch {
 	case c.Epoch == 0 || c.Tombstoned && c.Machine != l.cfg.Machine:
@@ -188,7 +188,10 @@ func (l *Loop) judgeClaim(was decide.ClaimReading, c cluster.Claim) decide.Claim
 	case c.Machine != l.cfg.Machine:
 		r.Taken = fmt.Sprintf("machine %s has claimed it", c.Machine)
 	default:
-		r.Epoch, r.Mine = c.Epoch, true
+		r.Epoch, r.Mine, r.At = c.Epoch, true, arrived
+		if was.Mine && was.Epoch == c.Epoch {
+			r.At = was.At
+		}
 	}
 	return r
 }
@@ -212,8 +215,9 @@ func (l *Loop) claim(ctx context.Context) error {
 		}
 		l.log.Info("claimed", "node", self, "epoch", c.Epoch, "machine", c.Machine)
 	}
+	arrived := l.cfg.Now()
 	l.board.put(func(v *decide.View) {
-		v.Claim = l.judgeClaim(v.Claim, c)
+		v.Claim = l.judgeClaim(v.Claim, c, arrived)
 		claims := maps.Clone(r.Claims)
 		if claims == nil {
 			claims = map[string]cluster.Claim{}

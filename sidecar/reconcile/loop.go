@@ -72,7 +72,8 @@ type Loop struct {
 	beats    heartbeats
 	book     peerBook
 	steps    steps
-	tale     chronicler // belongs to the loop, too
+	tale     chronicler // belongs to the loop, as named does
+	named    map[string][]netip.Addr
 
 	mu     sync.Mutex // guards what follows, which anybody may ask for
 	newest Snapshot
@@ -214,6 +215,7 @@ func (l *Loop) turn(ctx context.Context) cluster.Instant {
 		return now.Add(l.cfg.Policy.Timings.Beat / 2)
 	}
 	l.told.notes(d.Notes)
+	l.tellNames(view, d)
 	if l.world.Ledger != nil {
 		if n := l.steps.add(l.tale.follow(view, d, l.cfg.Policy, time.Now())); n > 0 {
 			l.log.Warn("steps of incidents were dropped: the ledger has been away for too long", "steps", n)

@@ -1,0 +1,463 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"understudy/sidecar/cluster"
+	"understudy/sidecar/decide"
+)
+
+// fakeLedger is a store that honours create-if-absent, unless it is told not to, and is away when it is told to be.
+type fakeLedger struct {
+	*world
+
+	mu      sync.Mutex
+	away    error
+	unsound bool
+	claims  map[string]cluster.Claim
+	duties  map[string]cluster.DutyRecord
+	tie     cluster.Tie
+	beats   map[string]string
+	steps   []IncidentStep
+}
+
+func newFakeLedger(w *world) *fakeLedger {
+	return &fakeLedger{world: w, claims: map[string]cluster.Claim{}, duties: map[string]cluster.DutyRecord{}, beats: map[string]string{}}
+}
+
+func (f *fakeLedger) change(c func(f *fakeLedger)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c(f)
+}
+
+// ask is one call, which fails while the store is away.
+func (f *fakeLedger) ask(ctx context.Context, what string, do func() error) error {
+	if err := f.call(ctx, "%s", what); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away != nil {
+		return f.away
+	}
+	return do()
+}
+
+func (f *fakeLedger) SelfTest(ctx context.Context) error {
+	return f.ask(ctx, "self-test", func() error {
+		if f.unsound {
+			return fmt.Errorf("%w: both writers won", ErrUnsound)
+		}
+		return nil
+	})
+}
+
+func (f *fakeLedger) Read(ctx context.Context) (r LedgerReading, err error) {
+	err = f.ask(ctx, "read ledger", func() error {
+		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats)}
+		return nil
+	})
+	return r, err
+}
+
+func (f *fakeLedger) WriteDuty(ctx context.Context, d cluster.DutyRecord) error {
+	return f.ask(ctx, "write duty", func() error {
+		if was, ok := f.duties[d.Duty]; ok && was.Epoch >= d.Epoch && was != d {
+			return fmt.Errorf("%w: %s", ErrTaken, was.Holder)
+		}
+		f.duties[d.Duty] = d
+		return nil
+	})
+}
+
+func (f *fakeLedger) ClaimTie(ctx context.Context, t cluster.Tie) error {
+	return f.ask(ctx, "claim tie", func() error {
+		if f.tie.N >= t.N && f.tie.Winner != t.Winner {
+			return ErrTaken
+		}
+		f.tie = t
+		return nil
+	})
+}
+
+func (f *fakeLedger) ClaimIdentity(ctx context.Context, c cluster.Claim) error {
+	return f.ask(ctx, fmt.Sprintf("claim %s %d", c.Node, c.Epoch), func() error {
+		if was := f.claims[c.Node]; was.Epoch >= c.Epoch && was.Machine != c.Machine {
+			return ErrTaken
+		}
+		f.claims[c.Node] = c
+		return nil
+	})
+}
+
+func (f *fakeLedger) Beat(ctx context.Context, _ Heartbeat) error {
+	return f.ask(ctx, "beat", func() error { return nil })
+}
+
+func (f *fakeLedger) AppendIncident(ctx context.Context, s IncidentStep) error {
+	return f.ask(ctx, "append", func() error { f.steps = append(f.steps, s); return nil })
+}
+
+func (f *fakeLedger) OpenIncident(ctx context.Context, node string) (id string, err error) {
+	err = f.ask(ctx, "open incident", func() error {
+		for _, s := range f.steps {
+			if s.Node == node && s.Phase != "redundant" {
+				id = s.Incident
+			}
+			if s.Incident == id && s.Phase == "redundant" {
+				id = ""
+			}
+		}
+		return nil
+	})
+	return id, err
+}
+
+// withLedger makes a rig whose node has one. Its decisions read it every second, as decide's do.
+func withLedger(t *testing.T, next plan, prepare func(*fakeLedger)) (*rig, *fakeLedger) {
+	var f *fakeLedger
+	r := newRig(t, func(v decide.View, m decide.Memory) decide.Decision {
+		d := next(v, m)
+		if v.Ledger.Sound && v.Now.Since(v.Ledger.ReadSent) >= time.Second {
+			d.Actions = append(d.Actions, decide.ReadLedger{Reason: "what has changed"})
+		}
+		return d
+	}, func(_ *Config, w *World) {
+		f = newFakeLedger(w.Mesh.(fakeMesh).world)
+		prepare(f)
+		w.Ledger = f
+	})
+	return r, f
+}
+
+func idle(v decide.View, m decide.Memory) decide.Decision { return decide.Decision{} }
+
+func (r *rig) view() decide.View { return r.loop.look().View }
+
+func TestANodeClaimsItsIdentityOnceAndOnlyAgainAfterATombstone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, idle, func(*fakeLedger) {})
+		r.run()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if c := r.view().Claim; !c.Needed || !c.Mine || c.Epoch != 1 || c.At == 0 {
+			t.Errorf("got %+v, want claim 1", c)
+		}
+		if n := r.count("claim lb1 1"); n != 1 {
+			t.Errorf("claimed %d times, want once", n)
+		}
+		at := r.view().Claim.At
+		f.change(func(f *fakeLedger) { c := f.claims["lb1"]; c.Tombstoned = true; f.claims["lb1"] = c })
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if c := r.view().Claim; !c.Mine || c.Epoch != 2 || c.At <= at {
+			t.Errorf("after the tombstone: got %+v, want claim 2, later", c)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAClaimOfAnotherMachineIsRespected(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, idle, func(f *fakeLedger) { f.claims["lb1"] = cluster.Claim{Node: "lb1", Epoch: 4, Machine: "99"} })
+		r.run()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if c := r.view().Claim; c.Mine || !strings.Contains(c.Taken, "99") {
+			t.Errorf("got %+v, want it taken by machine 99", c)
+		}
+		if r.count("claim lb1 5")+r.count("beat") != 0 {
+			t.Error("claimed, or beat, in another machine's place")
+		}
+		f.change(func(f *fakeLedger) { c := f.claims["lb1"]; c.Tombstoned = true; f.claims["lb1"] = c })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if c := r.view().Claim; !c.Mine || c.Epoch != 5 {
+			t.Errorf("after its tombstone: got %+v, want claim 5", c)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestALostClaimIsNoticedByTheNextReading(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, idle, func(*fakeLedger) {})
+		r.run()
+		time.Sleep(5 * time.Second)
+		f.change(func(f *fakeLedger) { f.claims["lb1"] = cluster.Claim{Node: "lb1", Epoch: 2, Machine: "99"} })
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if c := r.view().Claim; c.Mine {
+			t.Errorf("got %+v, want it lost to machine 99", c)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A restart while the ledger is away must not take a node's voice, but a boot must: it may have been fenced meanwhile.
+func TestAClaimIsRememberedOverARestartAndNotOverABoot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, func(v decide.View, m decide.Memory) decide.Decision {
+			return decide.Decision{Say: cluster.Announcement{Voting: v.Claim.Mine}}
+		}, func(*fakeLedger) {})
+		r.run()
+		time.Sleep(5 * time.Second)
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+		for boot, want := range map[string]bool{"boot": true, "another": false} {
+			cfg := r.cfg
+			cfg.Boot = boot
+			again, err := New(cfg, World{Mesh: fakeMesh{r.world}, Addresses: fakeAddresses{r.world}, Ledger: f})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v, _ := again.board.look(); v.Claim.Mine != want || v.FreshBoot == want {
+				t.Errorf("boot %q: got claim %+v, fresh boot %v; want mine %v", boot, v.Claim, v.FreshBoot, want)
+			}
+		}
+		cfg := r.cfg
+		cfg.Machine = "12"
+		again, err := New(cfg, World{Mesh: fakeMesh{r.world}, Addresses: fakeAddresses{r.world}, Ledger: f})
+		if v, _ := again.board.look(); err != nil || v.Claim.Mine {
+			t.Errorf("on another machine: got claim %+v, %v; want none", v.Claim, err)
+		}
+	})
+}
+
+func TestAnUnsoundLedgerIsSaidToBeAndNeededForNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, _ := withLedger(t, idle, func(f *fakeLedger) { f.unsound = true })
+		r.run()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		v := r.view()
+		if v.Ledger.Sound || !strings.Contains(v.Ledger.Unsound, "both writers won") || v.Claim.Needed {
+			t.Errorf("got ledger %+v, claim %+v", v.Ledger, v.Claim)
+		}
+		if r.count("claim lb1 1")+r.count("read ledger") != 0 {
+			t.Error("the ledger is used")
+		}
+		_, _, d, _ := r.loop.Snapshot()
+		if !slices.ContainsFunc(d.Blocked, func(b decide.Blocked) bool { return b.What == "ledger's soundness" }) {
+			t.Errorf("got blocked %v, want the ledger among it", d.Blocked)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestALedgerThatIsAwayIsFailingAndKeepsItsLastReading(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, idle, func(f *fakeLedger) { f.duties["lb"] = cluster.DutyRecord{Duty: "lb", Epoch: 3, Holder: "lb2"} })
+		r.run()
+		time.Sleep(5 * time.Second)
+		f.change(func(f *fakeLedger) { f.away = errBroken })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		v := r.view()
+		if !v.Ledger.Failing || v.Ledger.Duties["lb"].Epoch != 3 || v.Now.Sub(v.Ledger.ReadSent) < 9*time.Second {
+			t.Errorf("got %+v, want it failing, with the last reading and its true age", v.Ledger)
+		}
+		f.change(func(f *fakeLedger) { f.away = nil })
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if v := r.view(); v.Ledger.Failing || v.Now.Sub(v.Ledger.ReadSent) > 3*time.Second {
+			t.Errorf("after its return: got %+v", v.Ledger)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The age of a reading is counted from the sending of the request: a slow answer must not lengthen a lease.
+func TestAReadingIsAsOldAsItsRequest(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, _ := withLedger(t, idle, func(*fakeLedger) {})
+		r.run()
+		time.Sleep(10 * time.Second)
+		r.mu.Lock()
+		r.delay = 2 * time.Second
+		r.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		for range 100 {
+			if age := r.view().Now.Sub(r.view().Ledger.ReadSent); age > 1900*time.Millisecond {
+				if err := r.stop(); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+			synctest.Wait()
+		}
+		t.Error("no reading was ever as old as its answer took")
+	})
+}
+
+func TestAnEpochThatIsNoLongerWantedIsNotWritten(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		write := decide.WriteDuty{Record: cluster.DutyRecord{Duty: "lb", Epoch: 9, Holder: "lb1", Lease: true}}
+		bidding := decide.Memory{Duties: map[string]decide.Duty{"lb": {Bid: 9, BidLease: true}}}
+		memory := decide.Memory{}
+		r, f := withLedger(t, func(v decide.View, _ decide.Memory) decide.Decision {
+			return decide.Decision{Memory: memory, Actions: []decide.Action{write}}
+		}, func(*fakeLedger) {})
+		r.run()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if r.count("write duty") != 0 {
+			t.Error("wrote an epoch that nobody asks for")
+		}
+		memory = bidding
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if w := r.view().Ledger.Wrote["lb"]; w.Epoch != 9 || w.Lost || f.duties["lb"].Holder != "lb1" {
+			t.Errorf("got %+v, want epoch 9 written", w)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSomebodyElsesEpochAndTieAreSeenToBeSo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, func(v decide.View, _ decide.Memory) decide.Decision {
+			return decide.Decision{Memory: decide.Memory{Duties: map[string]decide.Duty{"lb": {Bid: 9}}}, Actions: []decide.Action{
+				decide.WriteDuty{Record: cluster.DutyRecord{Duty: "lb", Epoch: 9, Holder: "lb1"}},
+				decide.ClaimTie{Tie: cluster.Tie{N: 1, Winner: "lb1", Members: []string{"lb1", "web1"}}},
+			}}
+		}, func(f *fakeLedger) {
+			f.duties["lb"] = cluster.DutyRecord{Duty: "lb", Epoch: 9, Holder: "lb2"}
+			f.tie = cluster.Tie{N: 1, Winner: "lb2", Members: []string{"lb2"}}
+		})
+		r.run()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		v := r.view()
+		if w := v.Ledger.Wrote["lb"]; w.Epoch != 9 || !w.Lost {
+			t.Errorf("got %+v, want epoch 9 lost", w)
+		}
+		if v.Ledger.Tie.Winner != "lb2" || v.Ledger.WonTie != 0 {
+			t.Errorf("got tie %+v, won %v; want lb2's", v.Ledger.Tie, v.Ledger.WonTie)
+		}
+		f.change(func(f *fakeLedger) { f.tie = cluster.Tie{} })
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if v := r.view(); v.Ledger.Tie.Winner != "lb1" || v.Ledger.WonTie == 0 {
+			t.Errorf("got tie %+v, won %v; want ours", v.Ledger.Tie, v.Ledger.WonTie)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAHeartbeatIsStaleForAsLongAsItWasWatchedUnchanged(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, idle, func(f *fakeLedger) { f.beats["lb2"], f.beats["lb1"] = "long ago", "x" })
+		r.run()
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		stale := r.view().Ledger.Stale
+		if s := stale["lb2"]; s < 15*time.Second || s > 20*time.Second || stale["lb1"] != 0 {
+			t.Errorf("got %v, want lb2 stale for as long as we have looked, and never ourselves", stale)
+		}
+		f.change(func(f *fakeLedger) { f.beats["lb2"] = "now" })
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if s := r.view().Ledger.Stale["lb2"]; s > 3*time.Second {
+			t.Errorf("stale for %v after a beat", s)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestPeersAreFoundByConfigurationClaimAndListAndRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		addr := netip.MustParseAddr
+		var f *fakeLedger
+		change := func(c *Config, w *World) {
+			f = newFakeLedger(w.Mesh.(fakeMesh).world)
+			f.claims["lb2"] = cluster.Claim{Node: "lb2", Epoch: 1, Machine: "22", Private: addr("10.9.0.22")}
+			w.Ledger, c.Port = f, 7946
+			c.Peers = nil
+			f.machines = []cluster.Machine{{ID: "33", Name: "web1", Private: addr("10.9.0.33")}, {ID: "11", Name: "lb1", Private: addr("10.9.0.11")}}
+		}
+		r := newRig(t, func(v decide.View, m decide.Memory) decide.Decision {
+			return decide.Decision{Actions: []decide.Action{decide.ReadLedger{}}}
+		}, change)
+		r.run()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		r.mu.Lock()
+		got := r.peers
+		r.mu.Unlock()
+		want := map[string]netip.AddrPort{"lb2": netip.MustParseAddrPort("10.9.0.22:7946"), "web1": netip.MustParseAddrPort("10.9.0.33:7946")}
+		if !maps.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		if n := r.count("list"); n != 1 {
+			t.Errorf("%d lists in ten seconds, want one", n)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+		// A restart, with neither provider nor ledger.
+		again, err := New(r.cfg, World{Mesh: fakeMesh{r.world}, Addresses: fakeAddresses{r.world}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.findPeers(t.Context()); err != nil || !maps.Equal(r.peers, want) {
+			t.Errorf("after a restart: got %v, %v; want %v", r.peers, err, want)
+		}
+	})
+}
+
+func TestIncidentsAreWrittenInOrderAndSurviveAnAbsentLedger(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, idle, func(f *fakeLedger) { f.away = errors.New("away") })
+		r.loop.steps.add([]IncidentStep{{Incident: "a-lb2", Node: "lb2", Phase: "lost"}, {Incident: "a-lb2", Node: "lb2", Phase: "detected"}})
+		r.run()
+		time.Sleep(10 * time.Second)
+		f.change(func(f *fakeLedger) { f.away = nil })
+		time.Sleep(10 * time.Second)
+		r.loop.steps.add([]IncidentStep{{Incident: "b-lb2", Node: "lb2", Phase: "redundant"}}) // of a later coordinator
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		f.change(func(f *fakeLedger) {
+			var got []string
+			for _, s := range f.steps {
+				got = append(got, s.Incident+" "+s.Phase)
+			}
+			if want := []string{"a-lb2 lost", "a-lb2 detected", "a-lb2 redundant"}; !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
