@@ -117,7 +117,7 @@ func told(in ledger.Incident) admin.Incident {
 		if before := in.Steps[max(0, i-1)]; s.Took > 0 && s.By == before.By {
 			took = s.Took - before.Took // by one steady clock
 		}
-		out.Phases = append(out.Phases, admin.IncidentPhase{Name: s.Phase, At: s.At, Took: admin.Duration(max(0, took))})
+		out.Phases = append(out.Phases, admin.IncidentPhase{Name: s.Phase, At: s.At, Took: admin.Duration(max(0, took)), By: s.By, Detail: s.Detail})
 	}
 	return out
 }

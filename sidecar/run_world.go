@@ -15,7 +15,6 @@ import (
 	"understudy/bootstrap/command"
 	"understudy/bootstrap/role"
 	"understudy/sidecar/address"
-	"understudy/sidecar/admin"
 	"understudy/sidecar/cloud"
 	"understudy/sidecar/cloud/digitalocean"
 	"understudy/sidecar/cluster"
@@ -34,8 +33,9 @@ type parts struct {
 	me        self
 	addresses *address.Addresses
 	provider  cloud.Provider // nil: there is none
-	port      uint16         // of everybody's beats
-	book      *book          // nil: there is no ledger
+	beats     func() keepalive.Stats
+	port      uint16 // of everybody's beats
+	book      *book  // nil: there is no ledger
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.
@@ -102,6 +102,7 @@ func (p *parts) mesh(ctx context.Context, g *errgroup.Group) (*keepalive.Mesh, e
 		return nil, errors.Join(err, conn.Close())
 	}
 	g.Go(func() error { return errors.Join(mesh.Run(ctx), conn.Close()) })
+	p.beats = mesh.Stats
 	return mesh, nil
 }
 
@@ -237,28 +238,6 @@ func (p *parts) names(ctx context.Context, g *errgroup.Group) (func(map[string][
 	s := names.New(p.roster.Cluster)
 	g.Go(func() error { return s.Run(ctx, udp, tcp) })
 	return s.Set, nil
-}
-
-// serve begins to answer the admin API.
-func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Loop) error {
-	authority, err := admin.NewAuthority(p.bundle.ClusterKey)
-	if err != nil {
-		return err
-	}
-	s := admin.NewServer(admin.Config{Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book}, Authority: authority})
-	if p.cfg.Listen.Admin != "" {
-		cert, err := authority.Node(p.cfg.Node)
-		if err != nil {
-			return err
-		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Listen.Admin)
-		if err != nil {
-			return fmt.Errorf("answer the admin API: %w", err)
-		}
-		g.Go(func() error { return s.ServeTLS(ctx, l, cert) })
-	}
-	g.Go(func() error { return s.ServeSocket(ctx, p.cfg.Socket) })
-	return nil
 }
 
 // checked are the health checks of a node: as standby, and as primary.
