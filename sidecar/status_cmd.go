@@ -29,7 +29,8 @@ func statusCommand() *cobra.Command {
 What is being done about it, and by whom? What should be done and cannot, and what is in the way? Then come the
 roles, with who has the duty of each and its address, and the nodes, with how far each has come.
 
-It is the word of one node, named in the last line; after a cut in the network another may see it differently.
+It is the word of one node, named in the last line; after a cut in the network another may see it differently. When
+something is amiss that node asks the others what they do and what blocks them.
 
 It ends with 0 when the cluster is redundant, 3 when it is not, 1 when nobody can tell.` + whereHelp,
 		Example: `  sudo understudy status                                  # on a node
@@ -48,11 +49,10 @@ It ends with 0 when the cluster is redundant, 3 when it is not, 1 when nobody ca
 			case live:
 				return watchStatus(cmd.Context(), &w, newScreen(out, asJSON))
 			}
-			c, st, err := w.ask(cmd.Context())
+			st, err := w.fullStatus(cmd.Context())
 			if err != nil {
 				return err
 			}
-			c.Close()
 			if err := statusPrinter(out, asJSON)(st); err != nil {
 				return err
 			}
@@ -141,6 +141,25 @@ func (w *where) status(ctx context.Context) (admin.Status, error) {
 		c.Close()
 	}
 	return st, err
+}
+
+// fullStatus asks once, and where something is amiss has all nodes asked for their part of it: who knows best why a takeover is
+// blocked is the node that should take over.
+func (w *where) fullStatus(ctx context.Context) (admin.Status, error) {
+	c, st, err := w.ask(ctx)
+	if err != nil {
+		return st, err
+	}
+	defer c.Close()
+	if st.Redundant && len(st.Blocked) == 0 {
+		return st, nil
+	}
+	all, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	if full, err := c.StatusOfAll(all); err == nil { // what one node knows is better than nothing
+		st = full
+	}
+	return st, nil
 }
 
 // pace lets d go by, unless ctx ends before.

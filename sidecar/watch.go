@@ -34,7 +34,7 @@ func watchStatus(ctx context.Context, w *where, s *screen) error {
 	}
 	var last error = exitCode(1)
 	for first := true; ; first = false {
-		st, err := w.status(ctx)
+		st, err := w.fullStatus(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return last

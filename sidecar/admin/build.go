@@ -13,10 +13,15 @@ import (
 // NewStatus says what a view and the decision that followed from it mean for people. It is pure. The cluster's name is left
 // for the caller, and so are the time and the age: see Dated.
 func NewStatus(p decide.Policy, v decide.View, d decide.Decision) Status {
-	b := builder{p: p, v: v, d: d}
+	return builder{p: p, v: v, d: d}.status()
+}
+
+func (b builder) status() Status {
+	p, v, d := b.p, b.v, b.d
 	st := Status{
 		Node: p.Self, Paused: d.Say.Paused || v.Orders.Pause, Coordinator: b.duty(cluster.Coordinator).actor(),
-		Majority: b.majority(), Ledger: b.ledger(), Blocked: slices.Clone(d.Blocked), Doing: b.doing(),
+		Majority: b.majority(), Ledger: b.ledger(), Blocked: blocked(p, d), Doing: b.doing(),
+		Checks: []Check{}, Asked: []string{}, Mute: []string{},
 	}
 	for _, r := range p.Roles {
 		role := b.role(r)
@@ -39,9 +44,6 @@ func NewStatus(p decide.Policy, v decide.View, d decide.Decision) Status {
 	st.Why = b.why(st)
 	st.Redundant = len(st.Why) == 0
 	st.Warnings = b.warnings(st)
-	if st.Blocked == nil {
-		st.Blocked = []decide.Blocked{}
-	}
 	st.Roles, st.Nodes, st.Zones = some(st.Roles), some(st.Nodes), some(st.Zones)
 	return st
 }
@@ -72,6 +74,8 @@ type builder struct {
 	p decide.Policy
 	v decide.View
 	d decide.Decision
+	// trouble is what health checks complain about, by node.
+	trouble map[string][]string
 }
 
 // said is what a member last said of itself; for this node what it says from now on.
@@ -206,7 +210,7 @@ func (b builder) node(name string, r decide.Role) Node {
 	n := Node{
 		Name: name, Role: r.Name, Phase: said.Phase.String(), Alive: verdict.String(), Silent: Duration(b.silent(name)),
 		Incarnation: said.Claim, Machine: said.Machine, Address: said.Private, Public: said.Public, Commit: said.Commit,
-		Health: said.Health.String(), CaughtUp: true, Voting: said.Voting, Paused: said.Paused, ClockOff: said.ClockOff,
+		Health: said.Health.String(), Trouble: some(b.trouble[name]), CaughtUp: true, Voting: said.Voting, Paused: said.Paused, ClockOff: said.ClockOff,
 	}
 	if n.Address == (netip.Addr{}) { // a node that was never heard is in the ledger, perhaps
 		claim := b.v.Ledger.Claims[name]

@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,7 +108,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if string(got) != string(want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
+		t.Errorf("%s: %s; rewrite it with -update and review the difference", path, difference(string(got), string(want)))
 	}
 }
 
@@ -181,4 +182,15 @@ func TestAWaitingWinnerIsNotYetPrimary(t *testing.T) {
 	if st := w.status(); st.Roles[2].Primary != "mail1" || st.Roles[2].State != "waiting" || len(st.Warnings) != 0 {
 		t.Errorf("got %+v, warnings %q", st.Roles[2], st.Warnings)
 	}
+}
+
+// difference is the first line in which two texts differ.
+func difference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(g), len(w)) {
+		if g[i] != w[i] {
+			return fmt.Sprintf("line %d: got %q, want %q", i+1, g[i], w[i])
+		}
+	}
+	return fmt.Sprintf("got %d lines, want %d", len(g), len(w))
 }

@@ -62,6 +62,11 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Status asks for what the node believes.
 func (c *Client) Status(ctx context.Context) (Status, error) { return ask[Status](ctx, c, "status") }
 
+// StatusOfAll asks for the same, and makes the node ask all others it hears for what they do and what blocks them.
+func (c *Client) StatusOfAll(ctx context.Context) (Status, error) {
+	return ask[Status](ctx, c, "status?everywhere=true")
+}
+
 // Plan asks for what the node would do.
 func (c *Client) Plan(ctx context.Context) (Plan, error) { return ask[Plan](ctx, c, "plan") }
 

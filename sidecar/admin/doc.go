@@ -7,7 +7,7 @@
 //
 // # Routes, version 1
 //
-//	GET  /v1/status      200 Status
+//	GET  /v1/status      200 Status; with ?everywhere=true the other members are asked what they do and what blocks them
 //	GET  /v1/plan        200 Plan
 //	GET  /v1/incidents   200 {"incidents": [Incident…]}
 //	POST /v1/switchover  {"role":"lb","to":"lb2"}   202 Moving, once the order is given; "to" may be left out

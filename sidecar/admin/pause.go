@@ -44,21 +44,18 @@ func (s *Server) pause(r *http.Request, pause bool) (Pausing, error) {
 	s.cfg.Log.Info("an operator gave an order", "pause", pause, "everywhere", asked.Everywhere)
 	answer := Pausing{Node: p.Self, Paused: pause, Others: []Pausing{}}
 	if asked.Everywhere {
-		answer.Others, err = s.relay(r.Context(), builder{p, v, d}, pause)
+		answer.Others, err = s.relay(r.Context(), builder{p: p, v: v, d: d}, pause)
 	}
 	return answer, err
 }
 
 // relay passes the order on to all other members, side by side: one that is gone must not keep it from the rest.
 func (s *Server) relay(ctx context.Context, b builder, pause bool) ([]Pausing, error) {
-	if s.cfg.Authority == nil {
-		return nil, problem(http.StatusServiceUnavailable, "no key", "%s has no cluster key and cannot ask the others; it has obeyed itself", b.p.Self)
-	}
-	own, err := s.cfg.Authority.Node(b.p.Self)
+	tls, err := s.peerTLS(b.p.Self)
 	if err != nil {
 		return nil, err
 	}
-	tls, addrs := s.cfg.Authority.Client(own), s.addresses(b)
+	addrs := s.addresses(b)
 	to := slices.DeleteFunc(b.members(), func(n string) bool { return n == b.p.Self })
 	out := make([]Pausing, len(to))
 	var g errgroup.Group
@@ -71,6 +68,18 @@ func (s *Server) relay(ctx context.Context, b builder, pause bool) ([]Pausing, e
 	}
 	_ = g.Wait() // nothing fails
 	return out, nil
+}
+
+// peerTLS is how this node asks others.
+func (s *Server) peerTLS(self string) (*tls.Config, error) {
+	if s.cfg.Authority == nil {
+		return nil, problem(http.StatusServiceUnavailable, "no key", "%s has no cluster key and cannot ask the others", self)
+	}
+	own, err := s.cfg.Authority.Node(self)
+	if err != nil {
+		return nil, err
+	}
+	return s.cfg.Authority.Client(own), nil
 }
 
 // addresses says where the members' admin API is, as far as that is known.

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"understudy/sidecar/cluster"
@@ -16,9 +15,9 @@ type Plan struct {
 	At      time.Time `json:"at"`
 	Age     Duration  `json:"age"`
 	// Paused: nothing of it is carried out.
-	Paused  bool             `json:"paused"`
-	Actions []Action         `json:"actions"` // what changes something first
-	Blocked []decide.Blocked `json:"blocked"`
+	Paused  bool      `json:"paused"`
+	Actions []Action  `json:"actions"` // what changes something first
+	Blocked []Blocked `json:"blocked"`
 	// LookAgain is when the node decides anew if nothing happens before; zero: at once.
 	LookAgain Duration `json:"look_again"`
 }
@@ -37,7 +36,7 @@ type Action struct {
 // NewPlan says what a decision means for people. It is pure. The cluster's name, the time and the age are left for the
 // caller, who knows them.
 func NewPlan(p decide.Policy, v decide.View, d decide.Decision) Plan {
-	plan := Plan{Node: p.Self, Paused: d.Say.Paused || v.Orders.Pause, Actions: []Action{}, Blocked: some(slices.Clone(d.Blocked))}
+	plan := Plan{Node: p.Self, Paused: d.Say.Paused || v.Orders.Pause, Actions: []Action{}, Blocked: blocked(p, d)}
 	if d.LookAgain > v.Now {
 		plan.LookAgain = Duration(d.LookAgain.Sub(v.Now))
 	}
@@ -113,6 +112,14 @@ func describeGate(g decide.Gate, now cluster.Instant) string {
 		return "let only established connections through the gate of " + g.Role
 	}
 	return fmt.Sprintf("keep the gate of %s open for %s", g.Role, Words(g.Until.Sub(now)))
+}
+
+func blocked(p decide.Policy, d decide.Decision) []Blocked {
+	out := []Blocked{}
+	for _, b := range d.Blocked {
+		out = append(out, Blocked{Node: p.Self, What: b.What, Why: b.Why})
+	}
+	return out
 }
 
 func assumptions(e decide.Expect) []string {

@@ -35,7 +35,7 @@ const incidentsTimeout = 20 * time.Second
 // Handler is the API as it is answered to an origin.
 func (s *Server) Handler(from Origin) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK)(s.status()) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.status(r)) })
 	mux.HandleFunc("GET /v1/plan", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK)(s.plan()) })
 	mux.HandleFunc("GET /v1/incidents", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.incidents(r.Context())) })
 	mux.HandleFunc("POST /v1/switchover", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusAccepted)(s.switchover(r)) })
@@ -85,16 +85,6 @@ func (s *Server) turn() (decide.Policy, decide.View, decide.Decision, time.Time,
 		return p, v, d, at, problem(http.StatusServiceUnavailable, "not ready", "the sidecar has just started and has not looked around yet; ask again in a moment")
 	}
 	return p, v, d, at, nil
-}
-
-func (s *Server) status() (Status, error) {
-	p, v, d, at, err := s.turn()
-	if err != nil {
-		return Status{}, err
-	}
-	st := NewStatus(p, v, d).Dated(at, time.Now())
-	st.Cluster = s.cfg.Cluster
-	return st, nil
 }
 
 func (s *Server) plan() (Plan, error) {

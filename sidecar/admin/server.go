@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"understudy/sidecar/health"
 )
 
 // Config is what a server needs.
@@ -24,6 +26,8 @@ type Config struct {
 	Metrics http.Handler
 	// Authority lets askers in over the network and signs operators' certificates. Nil: neither is possible.
 	Authority *Authority
+	// Checks are the health checks of this node. Nil: there are none.
+	Checks func() []health.Check
 	// Peers says where other members' admin API is, as host:port by name. Whom it does not name is looked for at the private
 	// address that the member says or the ledger has, at Port. It may be nil.
 	Peers func() map[string]string

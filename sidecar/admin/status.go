@@ -21,16 +21,38 @@ type Status struct {
 	Warnings []string `json:"warnings"`
 	// Doing is what changes duties, addresses and names at this moment, here and, as far as beats tell, elsewhere.
 	Doing []Step `json:"doing"`
-	// Blocked is what should be done here and cannot.
-	Blocked     []decide.Blocked `json:"blocked"`
-	Paused      bool             `json:"paused"` // this node only observes
-	Roles       []Role           `json:"roles"`
-	Nodes       []Node           `json:"nodes"`               // of the roster, in its order
-	Beachhead   *Node            `json:"beachhead,omitempty"` // its role is empty
-	Coordinator string           `json:"coordinator"`         // who publishes the names; empty: nobody
-	Majority    Majority         `json:"majority"`
-	Ledger      Ledger           `json:"ledger"`
-	Zones       []Zone           `json:"zones"`
+	// Blocked is what should be done and cannot, here and, where the others were asked, there.
+	Blocked     []Blocked `json:"blocked"`
+	Paused      bool      `json:"paused"` // this node only observes
+	Roles       []Role    `json:"roles"`
+	Nodes       []Node    `json:"nodes"`               // of the roster, in its order
+	Beachhead   *Node     `json:"beachhead,omitempty"` // its role is empty
+	Coordinator string    `json:"coordinator"`         // who publishes the names; empty: nobody
+	Majority    Majority  `json:"majority"`
+	Ledger      Ledger    `json:"ledger"`
+	Zones       []Zone    `json:"zones"`
+	// Checks are the health checks of this node.
+	Checks []Check `json:"checks"`
+	// Asked are the members that were asked for what they do and what blocks them, Mute those of them that did not answer.
+	// Both are empty in a status of one node.
+	Asked []string `json:"asked"`
+	Mute  []string `json:"mute"`
+}
+
+// Blocked is something that a node should do and cannot.
+type Blocked struct {
+	Node string `json:"node"`
+	What string `json:"what"` // what it is about, such as "takeover of lb"
+	Why  string `json:"why"`
+}
+
+// Check is one health check of a node.
+type Check struct {
+	Name     string    `json:"name"`   // such as "unit nginx.service" or "tcp 127.0.0.1:25"
+	Health   string    `json:"health"` // healthy, unhealthy, unknown
+	Why      string    `json:"why"`    // why not, or that it flaps; empty: nothing to say
+	Since    time.Time `json:"since,omitzero"`
+	Flapping bool      `json:"flapping"`
 }
 
 // Step is something that is being done, or would be if nobody paused it.
@@ -49,11 +71,11 @@ type Role struct {
 	Epoch uint64 `json:"epoch"`
 	// State is the duty's at its holder: waiting, held, offered, released; empty: no holder is known.
 	State string `json:"state"`
-	To    string `json:"to,omitempty"` // whom it is offered to
-	// Address is the one that follows the duty; absent: there is none.
-	Address netip.Addr `json:"address,omitzero"`
+	To    string `json:"to"` // whom it is offered to; empty: nobody
+	// Address is the one that follows the duty; empty: there is none.
+	Address netip.Addr `json:"address"`
 	// Kind is "reserved" for a provider's address, "link" for one on the link; empty: there is none.
-	Kind    string   `json:"address_kind,omitempty"`
+	Kind    string   `json:"address_kind"`
 	Names   []string `json:"names"`   // published for the address or the nodes, as roles.yaml has them
 	Serving int      `json:"serving"` // nodes that do
 	Wanted  int      `json:"wanted"`  // nodes that should
@@ -73,10 +95,13 @@ type Node struct {
 	Silent      Duration   `json:"silent"` // since it was last heard; zero for the node that is asked and for one never heard
 	Incarnation uint64     `json:"incarnation"`
 	Machine     string     `json:"machine_id"`
-	Address     netip.Addr `json:"address,omitzero"` // private
-	Public      netip.Addr `json:"public,omitzero"`
+	Address     netip.Addr `json:"address"` // private; empty: not known
+	Public      netip.Addr `json:"public"`
 	Commit      string     `json:"commit"`
 	Health      string     `json:"health"` // healthy, unhealthy, unknown
+	// Trouble is what its health checks complain about. It is known of the node that is asked, and of others where those were
+	// asked, too.
+	Trouble []string `json:"trouble"`
 	// Lag is how far its copy of the role's data is behind the primary's; CaughtUp is true where nothing is copied.
 	Lag      Duration `json:"lag"`
 	CaughtUp bool     `json:"caught_up"`

@@ -81,6 +81,9 @@ func nodeStory(n Node) string {
 	case n.Alive == decide.Broken.String():
 		return fmt.Sprintf("%s is heard by others but not from here, for %s", n.Name, Words(time.Duration(n.Silent)))
 	case n.Phase == cluster.Applied.String() && n.Health == cluster.Unhealthy.String():
+		if len(n.Trouble) > 0 {
+			return n.Name + " is unhealthy: " + list(n.Trouble)
+		}
 		return n.Name + " is unhealthy"
 	case n.Phase == cluster.Applied.String() && !n.CaughtUp:
 		return fmt.Sprintf("%s's data is %s behind", n.Name, Words(time.Duration(n.Lag)))

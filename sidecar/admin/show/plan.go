@@ -28,7 +28,7 @@ func Plan(plan admin.Plan, look Look) string {
 	if len(changes) == 0 {
 		p.line(0, plain, plan.Node+" has nothing to change")
 	}
-	p.blocked(plan.Blocked)
+	p.blocked(plan.Blocked, plan.Node)
 	if len(routines) > 0 {
 		p.heading("Routine")
 		for _, a := range routines {

@@ -57,7 +57,7 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
+		t.Errorf("%s: %s; rewrite it with -update and review the difference", path, difference(got, string(want)))
 	}
 }
 
@@ -161,4 +161,15 @@ func TestWrapLosesNoWord(t *testing.T) {
 			}
 		}
 	}
+}
+
+// difference is the first line in which two texts differ.
+func difference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(g), len(w)) {
+		if g[i] != w[i] {
+			return fmt.Sprintf("line %d: got %q, want %q", i+1, g[i], w[i])
+		}
+	}
+	return fmt.Sprintf("got %d lines, want %d", len(g), len(w))
 }

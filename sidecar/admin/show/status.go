@@ -2,6 +2,7 @@ package show
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ func Status(st admin.Status, look Look) string {
 			p.line(2, plain, fmt.Sprintf("%s: %s: %s", s.Node, s.What, s.Why))
 		}
 	}
-	p.blocked(st.Blocked)
+	p.blocked(st.Blocked, st.Node)
 	if len(st.Warnings) > 0 {
 		p.heading("Take care")
 		for _, w := range st.Warnings {
@@ -47,17 +48,36 @@ func (p *page) headline(st admin.Status) {
 		p.line(2, plain, why)
 	}
 	if len(st.Doing) == 0 && len(st.Blocked) == 0 {
-		p.line(2, plain, "nothing is being done about it by "+st.Node)
+		by := st.Node
+		if len(st.Asked) > len(st.Mute) {
+			by = "anybody who was asked"
+		}
+		p.line(2, plain, "nothing is being done about it by "+by)
 	}
 }
 
-func (p *page) blocked(all []decide.Blocked) {
+// blocked tells each thing once, with all nodes that are kept from it for the same reason.
+func (p *page) blocked(all []admin.Blocked, self string) {
 	if len(all) == 0 {
 		return
 	}
 	p.heading("Blocked")
+	type reason struct{ what, why string }
+	var order []reason
+	by := map[reason][]string{}
 	for _, b := range all {
-		p.line(2, alert, fmt.Sprintf("%s: blocked because %s", b.What, b.Why))
+		r := reason{b.What, b.Why}
+		if by[r] == nil {
+			order = append(order, r)
+		}
+		by[r] = append(by[r], b.Node)
+	}
+	for _, r := range order {
+		text := fmt.Sprintf("%s: blocked because %s", r.what, r.why)
+		if !slices.Equal(by[r], []string{self}) {
+			text = strings.Join(by[r], ", ") + ": " + text
+		}
+		p.line(2, alert, text)
 	}
 }
 
@@ -177,6 +197,9 @@ func (p *page) footer(st admin.Status) {
 		} else {
 			parts = append(parts, "names are published by "+st.Coordinator)
 		}
+	}
+	if len(st.Mute) > 0 {
+		parts = append(parts, "asked, but did not answer: "+strings.Join(st.Mute, ", "))
 	}
 	p.line(0, faint, strings.Join(parts, "; "))
 }
