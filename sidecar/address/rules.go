@@ -21,8 +21,8 @@ const early = -310
 //	    ip daddr @gated4 fib daddr type local goto in4
 //	    ip6 daddr @gated6 fib daddr type local goto in6 }
 //	chain in4 {
-//	    tcp flags & (fin|syn|rst|ack) == syn ip daddr @draining4 drop
-//	    ip daddr @open4 accept; ip daddr @open4 accept; drop }
+//	    tcp flags & (fin|syn|rst|ack) == syn ip daddr @draining4 counter drop
+//	    ip daddr @open4 accept; ip daddr @open4 accept; counter drop }
 //	chain out { type filter hook output priority -310
 //	    ip saddr @gated4 goto out4
 //	    ip6 saddr @gated6 goto out6
@@ -44,27 +44,27 @@ func (t *table) rules(conn *nftables.Conn, specs []Spec) {
 		{unix.NFPROTO_IPV6, t.gated6, t.open6, t.draining6, load(network, 24, 16), load(network, 8, 16), "in6", "out6"},
 	} {
 		gate := w.chain(t.inet, v.in)
-		w.rule(gate, newConnection(), is(v.to, v.draining), verdict(expr.VerdictDrop))
-		w.passIf(gate, v.to, v.open)
+		w.rule(gate, ofFamily(v.family), newConnection(), is(v.to, v.draining), counted(), verdict(expr.VerdictDrop))
+		w.passIf(gate, ofFamily(v.family), v.to, v.open)
 		w.rule(in, ofFamily(v.family), is(v.to, v.gated), toThisMachine(), goTo(gate))
 		gate = w.chain(t.inet, v.out)
-		w.passIf(gate, v.from, v.open)
+		w.passIf(gate, ofFamily(v.family), v.from, v.open)
 		w.rule(out, ofFamily(v.family), is(v.from, v.gated), goTo(gate))
 	}
 	// RFC 4861 section 4.4: the target is 8 bytes into the message. Its sender may be another address of the machine.
 	target := load(expr.PayloadBaseTransportHeader, 8, 16)
 	gate := w.chain(t.inet, "advertise")
-	w.passIf(gate, target, t.open6)
+	w.passIf(gate, neighbourAdvertisement(), target, t.open6)
 	w.rule(out, neighbourAdvertisement(), is(target, t.advertised), goTo(gate))
 
 	// RFC 826: the sender's IPv4 address is 14 bytes into the message, on Ethernet.
 	sender := load(network, 14, 4)
 	gate = w.chain(t.arp, "answer")
-	w.passIf(gate, sender, t.arpOpen)
+	w.passIf(gate, nil, sender, t.arpOpen)
 	w.rule(w.base(t.arp, "out", arpOutput, ""), is(sender, t.arpGated), goTo(gate))
 
 	gate = w.chain(t.netdev, "announce")
-	w.passIf(gate, sender, t.devOpen)
+	w.passIf(gate, ofProtocol(unix.ETH_P_ARP), sender, t.devOpen)
 	for _, device := range arpInterfaces(specs) {
 		out := w.base(t.netdev, "out-"+device, nftables.ChainHookEgress, device)
 		w.rule(out, ofProtocol(unix.ETH_P_ARP), is(sender, t.devGated), goTo(gate))
@@ -106,11 +106,12 @@ func (w writer) rule(c *nftables.Chain, parts ...[]expr.Any) {
 	w.conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: slices.Concat(parts...)})
 }
 
-// passIf ends a chain: what is in the set passes, all else is dropped. It asks twice, see the package's comment.
-func (w writer) passIf(c *nftables.Chain, field expr.Any, open *nftables.Set) {
-	w.rule(c, is(field, open), verdict(expr.VerdictAccept))
-	w.rule(c, is(field, open), verdict(expr.VerdictAccept))
-	w.rule(c, verdict(expr.VerdictDrop))
+// passIf ends a chain: what is in the set passes, all else is dropped. It asks twice, see the package's comment. The kind of
+// packet is known already where the chain is entered; it is said again for nft, which names the field only then.
+func (w writer) passIf(c *nftables.Chain, kind []expr.Any, field expr.Any, open *nftables.Set) {
+	w.rule(c, kind, is(field, open), verdict(expr.VerdictAccept))
+	w.rule(c, kind, is(field, open), verdict(expr.VerdictAccept))
+	w.rule(c, counted(), verdict(expr.VerdictDrop))
 }
 
 // reg is the register that all rules use (nft_register of linux/netfilter/nf_tables.h: 16 bytes).
@@ -160,6 +161,8 @@ func neighbourAdvertisement() []expr.Any {
 		load(expr.PayloadBaseTransportHeader, 0, 1), equal(advertisement),
 	}
 }
+
+func counted() []expr.Any { return []expr.Any{&expr.Counter{}} }
 
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
 
