@@ -10,6 +10,6 @@
 //
 // States are asked for, not subscribed to: systemd sends a subscriber every property change of every unit of
 // the machine, hundreds a second while packages are installed, and one call for all units of a role once a
-// second costs both ends about 0.2 ms. An answer is also right after systemd has been re-executed, which a
+// second takes 0.2 ms (2 ms for units that nothing refers to, whose files it then reads each time). An answer is also right after systemd has been re-executed, which a
 // subscription is not.
 package units

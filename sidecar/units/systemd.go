@@ -25,8 +25,11 @@ type Systemd struct {
 
 var _ Bus = (*Systemd)(nil)
 
-// mode of every job: systemctl's own default.
-const mode = "replace"
+// Modes of jobs, in systemd's words (org.freedesktop.systemd1(5), StartUnit). The first is systemctl's own default.
+const (
+	replace            = "replace"
+	ignoreDependencies = "ignore-dependencies"
+)
 
 // Close ends the connection, and whatever waits on it. Another call would connect again.
 func (s *Systemd) Close() error {
@@ -73,15 +76,20 @@ func (s *Systemd) connect(ctx context.Context) (*dbus.Conn, error) {
 // Start implements Bus.
 func (s *Systemd) Start(ctx context.Context, unit string) (string, error) {
 	return s.job(ctx, func(c *dbus.Conn, ended chan<- string) error {
-		_, err := c.StartUnitContext(ctx, unit, mode, ended)
+		_, err := c.StartUnitContext(ctx, unit, replace, ended)
 		return err
 	})
 }
 
-// Stop implements Bus.
+// Stop implements Bus. While the machine goes down, systemd has made a job for the unit already, which waits for us to end
+// first (After= of understudy.service), while we wait for it. The second call is merged into that job and makes it ignore
+// its order (job_merge_into_installed in systemd's job.c); at other times it changes nothing.
 func (s *Systemd) Stop(ctx context.Context, unit string) (string, error) {
 	return s.job(ctx, func(c *dbus.Conn, ended chan<- string) error {
-		_, err := c.StopUnitContext(ctx, unit, mode, ended)
+		if _, err := c.StopUnitContext(ctx, unit, replace, ended); err != nil {
+			return err
+		}
+		_, err := c.StopUnitContext(ctx, unit, ignoreDependencies, nil)
 		return err
 	})
 }

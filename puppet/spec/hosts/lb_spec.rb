@@ -24,7 +24,7 @@ each_node('lb') do
   end
 
   it 'still answers while the sidecar hands the duty over at shutdown' do
-    is_expected.to contain_file('/etc/systemd/system/haproxy.service.d/50-understudy.conf').with_content(/^Before=understudy\.service$/)
+    is_expected.to contain_file('/etc/systemd/system/understudy.service.d/50-haproxy.service.conf').with_content(/^After=haproxy\.service$/)
   end
 
   it 'repeats only requests that may be repeated' do

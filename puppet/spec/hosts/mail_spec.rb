@@ -27,9 +27,9 @@ each_node('mail') do
         .with_content(/^Requisite=understudy-primary@mail\.target$/)
         .with_content(/^PartOf=understudy-primary@mail\.target$/)
         .with_content(/^After=understudy-primary@mail\.target$/)
-        .with_content(/^Before=understudy\.service$/)
         .without_content(/^(BindsTo|Requires|Wants)=/)
         .that_notifies('Class[profile::reload_systemd]')
+      is_expected.to contain_file("/etc/systemd/system/understudy.service.d/50-#{unit}.conf").with_content(/^After=#{unit}$/)
     end
   end
 

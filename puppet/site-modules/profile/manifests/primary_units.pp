@@ -12,6 +12,8 @@ class profile::primary_units (
 ) {
   include profile::reload_systemd
 
+  profile::outlives_sidecar { $units: }
+
   file {
     default:
       owner => 'root',
