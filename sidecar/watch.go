@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/term"
 
 	"understudy/sidecar/admin"
 	"understudy/sidecar/admin/show"
@@ -89,10 +92,33 @@ func (s *screen) lost(err error) error {
 	return err
 }
 
-// redraw writes over what was there, line by line, so that nothing flickers (ECMA-48: CUP, EL, ED).
+// redraw writes over what was there, line by line, so that nothing flickers (ECMA-48: CUP, EL, ED). What does not fit on the
+// screen is left out at the end, where the least urgent is.
 func (s *screen) redraw(text string) error {
-	_, err := fmt.Fprint(s.out, "\x1b[H"+strings.ReplaceAll(text, "\n", "\x1b[K\n")+"\x1b[J")
+	_, err := fmt.Fprint(s.out, "\x1b[H"+strings.ReplaceAll(fitHeight(text, heightOf(s.out)), "\n", "\x1b[K\n")+"\x1b[J")
 	return err
+}
+
+// fitHeight cuts a text to so many rows less one, in which the cursor stands. Zero: any number.
+func fitHeight(text string, rows int) string {
+	lines := strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
+	if rows == 0 || len(lines) < rows {
+		return text
+	}
+	return strings.Join(lines[:max(rows-2, 1)], "") + "…\n"
+}
+
+// heightOf is how many rows a terminal has; zero: not known.
+func heightOf(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	_, rows, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return rows
 }
 
 // substance is a status without what changes all the time.
