@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 	"time"
 
 	"understudy/sidecar/cloud"
@@ -24,6 +26,9 @@ const metadataPatience = time.Minute
 func (n *node) identify(ctx context.Context) (self, error) {
 	me := self{machine: n.cfg.MachineID}
 	if n.cfg.Metadata == "" {
+		if me.machine == "" {
+			me.machine = machineID()
+		}
 		return me, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, metadataPatience)
@@ -52,4 +57,13 @@ func (n *node) identify(ctx context.Context) (self, error) {
 func (n *node) here(ctx context.Context, address netip.Addr) (bool, error) {
 	m, err := cloud.ReadMetadata(ctx, n.cfg.Metadata)
 	return err == nil && m.ReservedActive && m.Reserved == address, err
+}
+
+// machineID is this installation's own ID (machine-id(5)), for clusters without a provider. Empty: it has none.
+func machineID() string {
+	id, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		return "" // a ledger will refuse the claim, and say so
+	}
+	return strings.TrimSpace(string(id))
 }

@@ -158,8 +158,8 @@ func (u primaryUnits) State(ctx context.Context, _ string) (decide.UnitReading, 
 func (p *parts) hire() (reconcile.Provider, error) {
 	token := p.bundle.Provider["digitalocean"]
 	if token.IsZero() {
-		if p.me.machine != "" {
-			p.log.Warn("there is no token for a provider that this program knows: no reserved address is moved", "provider", p.roster.Provider.Kind)
+		if a := p.role.Address; a != nil && a.ReservedIP.IsValid() {
+			p.log.Warn("there is no token for a provider that this program knows: the reserved address is not moved", "provider", p.roster.Provider.Kind)
 		}
 		return nil, nil
 	}

@@ -54,7 +54,7 @@ var (
 // Pauses of what is done at the ledger unasked.
 const (
 	ledgerTestEvery = 15 * time.Second // until it has succeeded once
-	claimEvery      = 2 * time.Second  // while the claim is not ours
+	claimEvery      = 2 * time.Second  // while the claim is not ours; at once when the test has succeeded
 	heartbeatEvery  = 10 * time.Second
 	incidentsEvery  = time.Second
 	ledgerTimeout   = 30 * time.Second // of one such errand, which takes several requests
@@ -69,6 +69,7 @@ func (l *Loop) testLedger(ctx context.Context) error {
 	switch {
 	case err == nil:
 		l.board.put(func(v *decide.View) { v.Ledger.Sound, v.Ledger.Unsound = true, "" })
+		l.claimNow.poke()
 	case errors.Is(err, ErrUnsound):
 		// A claim in such a store proves nothing, so it is not asked for; decide arms nothing that needs the ledger.
 		l.board.put(func(v *decide.View) { v.Ledger.Unsound, v.Claim.Needed = err.Error(), false })

@@ -22,7 +22,8 @@ type Config struct {
 	Next func(decide.View, decide.Memory, decide.Policy) decide.Decision
 	// Now is boottime.Now, or what goes with the time of a test.
 	Now func() cluster.Instant
-	// Machine is the provider's ID of this machine. Empty: there is no provider.
+	// Machine is the provider's ID of this machine, or, where there is no provider, anything that no other machine has. Empty:
+	// there is no ledger either, which keeps it with the identity claims.
 	Machine string
 	// Private and Public are this machine's own addresses. Invalid: not known.
 	Private, Public netip.Addr
@@ -72,6 +73,7 @@ type Loop struct {
 	beats    heartbeats
 	book     peerBook
 	steps    steps
+	claimNow hurry
 	tale     chronicler // belongs to the loop, as named does
 	named    map[string][]netip.Addr
 
@@ -94,7 +96,7 @@ func New(cfg Config, world World) (*Loop, error) {
 	if world.Mesh == nil || world.Addresses == nil {
 		return nil, errors.New("reconcile: a mesh and addresses are required")
 	}
-	l := &Loop{cfg: cfg, world: world, log: cfg.Log, board: newBoard()}
+	l := &Loop{cfg: cfg, world: world, log: cfg.Log, board: newBoard(), claimNow: make(hurry, 1)}
 	l.gates.init(&l.cfg.Policy)
 	l.told.log = cfg.Log
 	l.exec = newExecutor(cfg.Log, l.perform, func() uint64 { _, v := l.board.look(); return v }, l.board.poke)
@@ -251,7 +253,10 @@ func (l *Loop) noticeGap(now cluster.Instant) {
 func (l *Loop) observe(now cluster.Instant) (decide.View, uint64) {
 	v, version := l.board.look()
 	v.Now, v.Started = now, l.started
-	v.Machine, v.Private, v.Public = l.cfg.Machine, l.cfg.Private, l.cfg.Public
+	v.Private, v.Public = l.cfg.Private, l.cfg.Public
+	if l.world.Provider != nil {
+		v.Machine = l.cfg.Machine // an ID that nobody can be asked about is for the claim alone
+	}
 	v.Peers = l.world.Mesh.Peers()
 	v.Health, v.StandbyHealth = cluster.Healthy, cluster.Healthy
 	if l.world.Health != nil {

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 
 	"understudy/sidecar/decide"
@@ -11,7 +12,7 @@ import (
 // teller logs changes, each once. It belongs to the loop.
 type teller struct {
 	log    *slog.Logger
-	before map[string]string // what is blocked, and why
+	before map[string]string // what is blocked, and why, without numbers
 	shut   map[string]string // gates that could not be opened, and why
 }
 
@@ -33,10 +34,11 @@ func (t *teller) notes(notes []decide.Note) {
 func (t *teller) blocked(now []decide.Blocked) {
 	next := make(map[string]string, len(now))
 	for _, b := range now {
-		if _, known := t.before[b.What]; !known {
+		sort := withoutNumbers(b.Why)
+		if before, known := t.before[b.What]; !known || before != sort {
 			t.log.Warn("blocked", "what", b.What, "reason", b.Why)
 		}
-		next[b.What] = b.Why
+		next[b.What] = sort
 	}
 	for _, what := range slices.Sorted(maps.Keys(t.before)) {
 		if _, still := next[what]; !still {
@@ -66,3 +68,9 @@ func (t *teller) gates() []decide.Blocked {
 	}
 	return all
 }
+
+// withoutNumbers is a sentence without its digits and what durations are written with, so that one which only counts on stays
+// the same.
+func withoutNumbers(s string) string { return numbers.ReplaceAllString(s, "#") }
+
+var numbers = regexp.MustCompile(`([0-9]+(\.[0-9]+)?(ns|µs|ms|s|m|h)?)+\b`)

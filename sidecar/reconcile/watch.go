@@ -22,7 +22,7 @@ const (
 func (l *Loop) observers() []func(context.Context) error {
 	var all []func(context.Context) error
 	add := func(what string, every, timeout time.Duration, look func(context.Context) error) {
-		all = append(all, func(ctx context.Context) error { return l.watch(ctx, what, every, timeout, look) })
+		all = append(all, func(ctx context.Context) error { return l.watch(ctx, what, every, timeout, nil, look) })
 	}
 	add("peers", peersEvery, listTimeout, l.findPeers)
 	if l.world.Progress != nil {
@@ -44,15 +44,27 @@ func (l *Loop) observers() []func(context.Context) error {
 	}
 	if l.world.Ledger != nil {
 		add("ledger's soundness", ledgerTestEvery, ledgerTimeout, l.testLedger)
-		add("identity claim", claimEvery, ledgerTimeout, l.claim)
+		all = append(all, func(ctx context.Context) error {
+			return l.watch(ctx, "identity claim", claimEvery, ledgerTimeout, l.claimNow, l.claim)
+		})
 		add("heartbeat", heartbeatEvery, ledgerTimeout, l.heartbeat)
 		add("incidents", incidentsEvery, ledgerTimeout, l.writeIncidents)
 	}
 	return all
 }
 
-// watch calls look at once and then every so often. What fails is shown until it works again.
-func (l *Loop) watch(ctx context.Context, what string, every, timeout time.Duration, look func(context.Context) error) error {
+// hurry wakes an observer before its time.
+type hurry chan struct{}
+
+func (h hurry) poke() {
+	select {
+	case h <- struct{}{}:
+	default:
+	}
+}
+
+// watch calls look at once and then every so often, or when it is hurried. What fails is shown until it works again.
+func (l *Loop) watch(ctx context.Context, what string, every, timeout time.Duration, soon hurry, look func(context.Context) error) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -69,6 +81,7 @@ func (l *Loop) watch(ctx context.Context, what string, every, timeout time.Durat
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-soon:
 		}
 	}
 }

@@ -14,7 +14,7 @@ func (c *cluster) others() []string {
 }
 
 func TestAPrimaryThatIsCutOffGivesUpBeforeAnotherTakesOver(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	cut := time.Now()
 	c.Part([]string{c.primary}, c.others()) // the client still reaches all of them
 	first, last := c.probe.Await(c.standby, cut, 5*time.Second)
@@ -29,7 +29,7 @@ func TestAPrimaryThatIsCutOffGivesUpBeforeAnotherTakesOver(t *testing.T) {
 func TestACutInOneDirectionMakesNoTwoHolders(t *testing.T) {
 	for _, way := range []string{"outwards", "inwards"} {
 		t.Run(way, func(t *testing.T) {
-			c := newCluster(t, "")
+			c := newCluster(t, setup{})
 			cut := time.Now()
 			for _, o := range c.others() {
 				if way == "outwards" {
@@ -51,7 +51,7 @@ func TestACutInOneDirectionMakesNoTwoHolders(t *testing.T) {
 }
 
 func TestABrokenLinkBetweenTwoIsNoFailure(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	c.Part([]string{c.primary}, []string{c.standby})
 	c.stays(c.primary, 4*time.Second)
 	c.Heal()
@@ -60,7 +60,7 @@ func TestABrokenLinkBetweenTwoIsNoFailure(t *testing.T) {
 }
 
 func TestAMinorityWithoutALedgerTakesNothing(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	cut := time.Now()
 	o := c.others()
 	c.Part([]string{c.primary}, []string{o[0]}, []string{o[1]})
@@ -84,7 +84,7 @@ func TestAMinorityWithoutALedgerTakesNothing(t *testing.T) {
 }
 
 func TestLossIsNoFailure(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	c.Lose(20)
 	began := time.Now()
 	<-time.After(15 * time.Second)
@@ -98,7 +98,7 @@ func TestLossIsNoFailure(t *testing.T) {
 
 // Two members are lost one after the other: the last one alone is no majority, and without a ledger it must not act.
 func TestALoneSurvivorWithoutALedgerDoesNotAct(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	lost := time.Now()
 	o := c.others()
 	c.runs[c.primary].Kill()

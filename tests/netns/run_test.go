@@ -14,38 +14,54 @@ import (
 	"testing"
 	"time"
 
+	"understudy/bootstrap/secrets"
+	"understudy/sidecar/cloud/localcloud/objectstore"
 	"understudy/tests/netns/wire"
 )
 
 // shared is the address that these scenarios move.
 var shared = netip.MustParsePrefix("10.9.0.100/16")
 
-// cluster is three sidecars, as built, of one role with an address on the link, and a prober on a host of its own.
+// cluster is sidecars, as built, of one role with an address on the link, and a prober on a host of its own.
 type cluster struct {
 	*wire.Wire
 	t       *testing.T
 	dir     string
-	timings string
 	nodes   []string
 	runs    map[string]*wire.Process
 	probe   *wire.Prober
-	primary string // who answers when newCluster returns
-	standby string // who comes next: the first of the others
+	primary string             // who answers when newCluster returns
+	standby string             // who comes next: the first of the others
+	member  secrets.Membership // what a node has by having joined
+	store   *objectstore.Store // nil: there is no ledger
+	zone    *wire.Process      // the name server; nil: there is none
+}
+
+// setup is what a scenario's cluster has besides three nodes. The zero value: nothing.
+type setup struct {
+	roster string   // more of roles.yaml
+	nodes  []string // other ones than n1, n2 and n3
+	ledger bool     // an object store at the host store
+	dns    bool     // a name server (Knot) at the host names
 }
 
 // newCluster starts the sidecars and waits until one answers on the address, has for a while, and all have voted.
-func newCluster(t *testing.T, extra string) *cluster {
+func newCluster(t *testing.T, s setup) *cluster {
 	t.Helper()
-	c := &cluster{Wire: wire.New(t, "n1", "n2", "n3", "client"), t: t, dir: t.TempDir(), nodes: []string{"n1", "n2", "n3"}, runs: map[string]*wire.Process{}}
-	c.write("key", strings.Repeat("k", 64))
+	if s.nodes == nil {
+		s.nodes = []string{"n1", "n2", "n3"}
+	}
+	c := &cluster{t: t, dir: t.TempDir(), nodes: s.nodes, runs: map[string]*wire.Process{}}
+	c.Wire = wire.New(t, append(slices.Clone(c.nodes), "client", "store", "names")...)
+	roster := c.keep(s)
 	c.write("roles.yaml", fmt.Sprintf(`cluster: test
 domain: test.example
 provider: {local: {region: r, size: s, image: i}}
-roles:
+%sroles:
   lb:
-    nodes: n[1-3]
-    address: {vip: %s, interface: %s}
-%s`, shared, wire.Interface, extra))
+    nodes: [%s]
+    address: {vip: %s, interface: %s, names: [www]}
+`, roster, strings.Join(c.nodes, ", "), shared, wire.Interface))
 	c.probe = c.Host("client").Probe(t, shared.Addr())
 	for _, n := range c.nodes {
 		c.start(n)
@@ -66,8 +82,11 @@ func (c *cluster) write(name, text string) string {
 	return path
 }
 
-// start runs a node's sidecar.
-func (c *cluster) start(name string) {
+// start runs a node's sidecar on the host of its name.
+func (c *cluster) start(name string) { c.startAs(name, name) }
+
+// startAs runs a node's sidecar on a host.
+func (c *cluster) startAs(name, host string) {
 	c.t.Helper()
 	var peers []string
 	for _, n := range c.nodes {
@@ -75,18 +94,20 @@ func (c *cluster) start(name string) {
 			peers = append(peers, fmt.Sprintf("%s: %s", n, c.Host(n).Addr))
 		}
 	}
-	path := c.write(name+"/sidecar.yaml", fmt.Sprintf(`node: %s
+	path := c.write(host+"/sidecar.yaml", fmt.Sprintf(`node: %s
 roster: %s/roles.yaml
-cluster_key_file: %s/key
+secrets: %s/secrets.age
 state: %s/%s
 socket: %s/%s/sock
 listen: {beats: "%s:7946", admin: none, names: none}
 metadata: none
+machine_id: m-%s
 peers: {%s}
-`, name, c.dir, c.dir, c.dir, name, c.dir, name, c.Host(name).Addr, strings.Join(peers, ", ")))
+`, name, c.dir, c.dir, c.dir, host, c.dir, host, c.Host(host).Addr, host, strings.Join(peers, ", ")))
+	c.join(host)
 	cmd := exec.Command(filepath.Join(wire.Program(c.t, "UNDERSTUDY_BUILD", "the directory with the built programs"), "understudy"), "run", "--config", path)
 	cmd.Env = []string{"LANG=C.UTF-8"}
-	c.runs[name] = c.Host(name).Start(name, cmd)
+	c.runs[host] = c.Host(host).Start(host, cmd)
 }
 
 // settle waits until every node votes and the address has stayed where it is for a while.
@@ -94,11 +115,7 @@ func (c *cluster) settle() {
 	c.t.Helper()
 	wire.Eventually(c.t, 10*time.Second, func() error {
 		for _, n := range c.nodes {
-			text, err := os.ReadFile(filepath.Join(c.dir, n, "sidecar.json"))
-			if err != nil {
-				return err
-			}
-			if !strings.Contains(string(text), `"boot"`) { // it is written with the first vote
+			if !strings.Contains(c.state(n), `"boot"`) { // it is written with the first vote
 				return fmt.Errorf("%s has not voted", n)
 			}
 		}
@@ -139,7 +156,7 @@ func (c *cluster) stays(host string, d time.Duration) {
 }
 
 func TestAStandbyTakesOverFromALostNode(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	lost := time.Now()
 	c.Host(c.primary).Unplug()
 	first, last := c.probe.Await(c.standby, lost, 5*time.Second)
@@ -152,7 +169,7 @@ func TestAStandbyTakesOverFromALostNode(t *testing.T) {
 }
 
 func TestTheGateClosesByItselfWhenTheSidecarIsKilled(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	killed := time.Now()
 	c.runs[c.primary].Kill()
 	first, last := c.probe.Await(c.standby, killed, 5*time.Second)
@@ -167,7 +184,7 @@ func TestTheGateClosesByItselfWhenTheSidecarIsKilled(t *testing.T) {
 }
 
 func TestAShortPauseIsNoFailure(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	began := time.Now()
 	c.runs[c.primary].Signal(t, syscall.SIGSTOP)
 	<-time.After(400 * time.Millisecond)
@@ -180,7 +197,7 @@ func TestAShortPauseIsNoFailure(t *testing.T) {
 }
 
 func TestALongPauseIsAFailureAndHarmsNobody(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	began := time.Now()
 	c.runs[c.primary].Signal(t, syscall.SIGSTOP)
 	c.probe.Await(c.standby, began, 5*time.Second)
@@ -191,7 +208,7 @@ func TestALongPauseIsAFailureAndHarmsNobody(t *testing.T) {
 }
 
 func TestACleanStopMovesTheAddressAtOnce(t *testing.T) {
-	c := newCluster(t, "")
+	c := newCluster(t, setup{})
 	began := time.Now()
 	c.runs[c.primary].Signal(t, syscall.SIGTERM)
 	first, last := c.probe.Await(c.standby, began, 5*time.Second)

@@ -323,3 +323,12 @@ func endThoseIn(path string) {
 		}
 	}
 }
+
+// Text is what the process has printed so far.
+func (p *Process) Text() string {
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}

@@ -1,0 +1,103 @@
+//go:build linux
+
+package netns
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"understudy/sidecar/cloud/localcloud/objectstore"
+	"understudy/tests/netns/wire"
+)
+
+func TestASlowOrAbsentLedgerDoesNotSlowAFailoverInsideAMajority(t *testing.T) {
+	for name, fault := range map[string]objectstore.Fault{"slow": {Delay: 500 * time.Millisecond}, "away": {Away: true}} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, setup{ledger: true})
+			c.store.Set(fault)
+			lost := time.Now()
+			c.Host(c.primary).Unplug()
+			first, _ := c.probe.Await(c.standby, lost, 5*time.Second)
+			if took := first.Sub(lost); took > time.Second {
+				t.Errorf("took %v, want at most a second", took)
+			}
+			c.single()
+		})
+	}
+}
+
+// Two members: whoever loses the other is exactly half, and acts by the ledger's word after the lease's time.
+func TestHalfOfARosterActsByTheLedgersWordAndTheOtherHalfDoesNot(t *testing.T) {
+	for _, loss := range []string{"machine", "link"} {
+		t.Run(loss, func(t *testing.T) {
+			c := newCluster(t, setup{ledger: true, nodes: []string{"n1", "n2"}})
+			lost := time.Now()
+			if loss == "machine" {
+				c.Host(c.primary).Unplug()
+				first, last := c.probe.Await(c.standby, lost, 30*time.Second)
+				t.Logf("the old one answered for %v, the new one from %v on", last.Sub(lost), first.Sub(lost))
+				if took := first.Sub(lost); took < 5*time.Second || took > 20*time.Second {
+					t.Errorf("took %v, want about 15s: sooner, a lease might not be over", took)
+				}
+				c.single()
+				return
+			}
+			c.Part([]string{"n1"}, []string{"n2"}) // both still reach the ledger and the client
+			<-time.After(25 * time.Second)
+			since := time.Now()
+			<-time.After(2 * time.Second)
+			if got := c.probe.Holders(since); len(got) != 1 {
+				t.Errorf("after 25s %v answer, want one", got)
+			}
+			t.Logf("it was with %v, longest silence %v", c.probe.Holders(lost), c.probe.Gap(lost, since))
+			c.single()
+			c.Heal()
+			<-time.After(3 * time.Second)
+			c.single()
+		})
+	}
+}
+
+func TestASecondMachineOfOneNameStandsStill(t *testing.T) {
+	c := newCluster(t, setup{ledger: true})
+	c.runs[c.standby].Kill()
+	c.startAs(c.standby, "names") // any other host: it has the name, and another machine's ID
+	wire.Eventually(t, 10*time.Second, func() error {
+		log := c.runs["names"].Text()
+		if !strings.Contains(log, "machine m-"+c.standby+" has claimed it") {
+			return fmt.Errorf("it has not noticed")
+		}
+		return nil
+	})
+	if strings.Contains(c.state("names"), `"boot"`) {
+		t.Error("it votes")
+	}
+	c.stays(c.primary, 2*time.Second)
+	c.single()
+}
+
+func TestNamesFollowAndAnAbsentNameServerHoldsNothingUp(t *testing.T) {
+	c := newCluster(t, setup{dns: true})
+	shows := func(within time.Duration) {
+		t.Helper()
+		wire.Eventually(t, within, func() error {
+			got, err := c.published("www")
+			if err == nil && !slices.Equal(got, []string{shared.Addr().String()}) {
+				err = fmt.Errorf("www is %v", got)
+			}
+			return err
+		})
+	}
+	shows(10 * time.Second)
+	c.Host("names").Unplug()
+	lost := time.Now()
+	c.Host(c.primary).Unplug()
+	first, _ := c.probe.Await(c.standby, lost, 5*time.Second)
+	if took := first.Sub(lost); took > time.Second {
+		t.Errorf("took %v, want at most a second", took)
+	}
+	c.single()
+}
