@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +34,7 @@ func (c *Client) Records(zone string) cloud.Records {
 // empty list is a wrong answer.
 func (r *records) List(ctx context.Context) ([]cloud.Entry, error) {
 	found, err := pages(func(d godo.DomainRecord) int { return d.ID }, func(o *godo.ListOptions) ([]godo.DomainRecord, *godo.Response, error) {
-		return r.client.api.Domains.Records(ctx, r.zone, o)
+		return r.page(ctx, o)
 	})
 	if err == nil && len(found) == 0 {
 		err = errors.New("the list is empty, but every zone has records")
@@ -52,6 +54,27 @@ func (r *records) List(ctx context.Context) ([]cloud.Entry, error) {
 		}
 	}
 	return all, nil
+}
+
+// page reads one page of the list. godo's own method drops the list's length.
+func (r *records) page(ctx context.Context, o *godo.ListOptions) ([]godo.DomainRecord, *godo.Response, error) {
+	api := r.client.api
+	path := fmt.Sprintf("v2/domains/%s/records?page=%d&per_page=%d", url.PathEscape(r.zone), o.Page, o.PerPage)
+	req, err := api.NewRequest(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var list struct {
+		Records []godo.DomainRecord `json:"domain_records"`
+		Links   *godo.Links         `json:"links"`
+		Meta    *godo.Meta          `json:"meta"`
+	}
+	resp, err := api.Do(ctx, req, &list)
+	if err != nil {
+		return nil, resp, err
+	}
+	resp.Links, resp.Meta = list.Links, list.Meta
+	return list.Records, resp, nil
 }
 
 // entry reads a record, if it is of a type that we know. DigitalOcean shows an MX record's target without the final dot, or
