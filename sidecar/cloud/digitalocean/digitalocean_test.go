@@ -180,6 +180,41 @@ func TestMissingAddressIsNotAMissingMachine(t *testing.T) {
 	}
 }
 
+// TestHolderDecidesWhatARefusalMeans has a refusal in words that nobody has documented: the register tells what it means.
+func TestHolderDecidesWhatARefusalMeans(t *testing.T) {
+	const strange, taken = "cannot be assigned", "The Droplet already has a floating IP."
+	cases := map[string]struct {
+		message, holder string
+		locked          bool
+		want            error
+	}{
+		"it is there":          {strange, `{"id": 1}`, false, nil},
+		"on its way there":     {strange, `{"id": 1}`, true, cloud.ErrPending},
+		"on its way elsewhere": {strange, `{"id": 2}`, true, cloud.ErrPending},
+		"with another machine": {strange, `{"id": 2}`, false, errBut},
+		"with nobody":          {strange, `null`, false, errBut},
+		"another address":      {taken, `{"id": 2}`, false, cloud.ErrHolds},
+		"this very address":    {taken, `{"id": 1}`, false, nil},
+	}
+	for name, c := range cases {
+		p := api(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				answers(http.StatusUnprocessableEntity, fmt.Sprintf(`{"id": "unprocessable_entity", "message": %q}`, c.message))(w, r)
+				return
+			}
+			answers(http.StatusOK, fmt.Sprintf(`{"reserved_ip": {"ip": "203.0.113.10", "droplet": %s, "locked": %v}}`, c.holder, c.locked))(w, r)
+		})
+		err := p.AssignAddress(t.Context(), reserved, "1")
+		known := errors.Is(err, cloud.ErrPending) || errors.Is(err, cloud.ErrHolds) || errors.Is(err, cloud.ErrGone)
+		if c.want == nil && err != nil || c.want == errBut && (err == nil || known) || c.want != nil && c.want != errBut && !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// errBut stands for an error of no kind that we know.
+var errBut = errors.New("another error")
+
 func TestRefusalsAreTold(t *testing.T) {
 	limited := func(after string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
