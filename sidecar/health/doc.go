@@ -6,6 +6,9 @@
 // The first verdict comes with the first good look, or with the third bad one. A look that could not tell (systemd
 // does not answer) counts for neither, unless nothing else comes for ten looks.
 //
+// A tcp check of a port on the loopback asks the kernel whether somebody listens there and still has room for
+// connections. That is all that connecting would show, and it leaves no trace in the service's log.
+//
 // A check that falls again and again is damped: each fall within the last ten minutes doubles the number of good
 // looks it takes to come back, up to a minute of them. Only coming back is ever delayed, so damping cannot stand in
 // the way of a failover; and where no other node is better, an unhealthy primary keeps its duty anyway.

@@ -59,7 +59,7 @@ type Checker struct {
 	mu       sync.Mutex
 	verdicts []verdict // one a probe
 	turn     int       // grows with every Restart: what an older round finds is thrown away
-	lenient  time.Time // until then bad looks do not count while the verdict is Unknown
+	lenient  time.Time // until then bad looks do not make anything unhealthy
 }
 
 // New prepares the checks that want asks for. Nothing is looked at before Run.
@@ -107,7 +107,8 @@ func (c *Checker) Run(ctx context.Context) error {
 }
 
 // Restart forgets all looks and begins anew at once: what is checked has just been started, or the node's duty has
-// changed. While the verdict is unknown, bad looks do not count for so long as grace.
+// changed. For so long as grace a bad look makes the check unknown and never unhealthy: what was there before may still be
+// stopping, and what comes is still starting.
 func (c *Checker) Restart(grace time.Duration) {
 	c.mu.Lock()
 	c.turn++
@@ -173,8 +174,8 @@ func (c *Checker) take(looks []look, turn int, now time.Time) {
 	}
 	before := slices.Clone(c.verdicts)
 	for i, l := range looks {
-		if !l.ok && now.Before(c.lenient) && c.verdicts[i].health == cluster.Unknown {
-			c.verdicts[i].why = l.why
+		if !l.ok && now.Before(c.lenient) {
+			c.verdicts[i] = verdict{why: l.why}
 			continue
 		}
 		c.verdicts[i] = c.verdicts[i].after(l, now, c.lim)

@@ -133,9 +133,13 @@ func TestRestartForgetsAndIsLenientOnce(t *testing.T) {
 		after(t, c, 4*time.Second, cluster.Unhealthy)       // the grace is over
 		c.Restart(10 * time.Second)
 		p.code.Store(0)
-		after(t, c, 1100*time.Millisecond, cluster.Healthy)
+		after(t, c, 1100*time.Millisecond, cluster.Healthy) // it is the old one, which is still stopping
 		p.code.Store(1)
-		after(t, c, 4*time.Second, cluster.Unhealthy) // what was well once is judged as ever
+		after(t, c, 5*time.Second, cluster.Unknown)
+		p.code.Store(0)
+		after(t, c, 2*time.Second, cluster.Healthy)
+		p.code.Store(1)
+		after(t, c, 8*time.Second, cluster.Unhealthy)
 	})
 }
 

@@ -105,7 +105,13 @@ func tlsFor(u *url.URL) *tls.Config {
 	return &tls.Config{InsecureSkipVerify: own}
 }
 
+// lookAtPort connects, unless the port is this machine's own.
 func lookAtPort(ctx context.Context, target string, timeout time.Duration) look {
+	if at, err := netip.ParseAddrPort(target); err == nil && at.Addr().IsLoopback() {
+		if l, err := lookAtListener(at, timeout); err == nil {
+			return l
+		} // a kernel that does not tell: connecting will
+	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", target)
 	if err != nil {
 		return look{why: inWords(err, timeout)}

@@ -8,11 +8,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 
 	"understudy/bootstrap/command"
 	"understudy/bootstrap/role"
@@ -68,19 +71,93 @@ func TestOnlyOwnCertificatesGoUnchecked(t *testing.T) {
 	}
 }
 
+// The kernel's word and connecting must agree, for every way to listen and every way to ask.
 func TestAPortMustAccept(t *testing.T) {
+	for _, listen := range []string{"tcp4 127.0.0.1", "tcp4 0.0.0.0", "tcp6 ::1", "tcp6 ::", "tcp ::"} {
+		network, host, _ := strings.Cut(listen, " ")
+		l, err := net.Listen(network, net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+		for _, open := range []bool{true, false} {
+			for _, own := range []string{"127.0.0.1", "127.0.0.7", "::1"} {
+				target := net.JoinHostPort(own, port)
+				asked := newProbes(healthOf("tcp", target), Options{Timeout: 10 * time.Second})[0].look(t.Context())
+				conn, err := net.Dial("tcp", target)
+				if err == nil {
+					conn.Close()
+				}
+				if asked.ok != (err == nil) || !asked.ok && asked.why != "connection refused" {
+					t.Errorf("%s (open %v), asked at %s: got %+v, connecting gives %v", listen, open, own, asked, err)
+				}
+			}
+			l.Close()
+		}
+	}
+}
+
+func TestAPortElsewhereIsConnectedTo(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newProbes(healthOf("tcp", l.Addr().String()), Options{Timeout: 10 * time.Second})[0]
-	if got := p.look(t.Context()); !got.ok {
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	if got := lookAtPort(t.Context(), "localhost:"+port, 10*time.Second); !got.ok {
 		t.Errorf("listening: got %+v", got)
 	}
 	l.Close()
-	if got := p.look(t.Context()); got.ok || got.why != "connection refused" {
+	if got := lookAtPort(t.Context(), "localhost:"+port, 10*time.Second); got.ok || got.why != "connection refused" {
 		t.Errorf("closed: got %+v, want connection refused", got)
 	}
+}
+
+// A service that hangs accepts nothing any more, once the queue is full.
+func TestAFullQueueAcceptsNothing(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 1)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(name.(*unix.SockaddrInet4).Port))
+	for range 2 { // one more than asked for: listen(2)
+		if got := lookAtPort(t.Context(), target.String(), time.Second); !got.ok {
+			t.Fatalf("with room: got %+v", got)
+		}
+		conn, err := net.Dial("tcp", target.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	if got := lookAtPort(t.Context(), target.String(), time.Second); got.ok || got.why != "accepts no more connections" {
+		t.Errorf("full: got %+v, want that nothing more is accepted", got)
+	}
+}
+
+func FuzzParseListeners(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(listenersRequest(unix.AF_INET, 25))
+	done := make([]byte, unix.NLMSG_HDRLEN+4)
+	done[0], done[4] = byte(len(done)), unix.NLMSG_DONE
+	f.Add(done)
+	answer := make([]byte, unix.NLMSG_HDRLEN+messageSize+8)
+	answer[0], answer[4], answer[unix.NLMSG_HDRLEN] = byte(len(answer)), sockDiag, unix.AF_INET6
+	copy(answer[unix.NLMSG_HDRLEN+messageSize:], []byte{5, 0, attrV6Only, 0, 1})
+	f.Add(answer)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		all, _, err := parseListeners(data)
+		if err == nil && len(all) > len(data)/messageSize {
+			t.Errorf("%d listeners in %d bytes", len(all), len(data))
+		}
+	})
 }
 
 func TestACommandMustExitZero(t *testing.T) {
