@@ -29,7 +29,7 @@ func (t *turn) publish() {
 			continue
 		}
 		own, want := t.wantedRecords(z.Want)
-		if len(own) == 0 || same(ours(r.Records, own), want) {
+		if len(own) == 0 || slices.Equal(ours(r.Records, own, want), want) {
 			continue
 		}
 		t.act(UpdateZone{
@@ -122,19 +122,20 @@ func (n Naming) absolute(name string) string {
 	return name + "." + n.Domain + "."
 }
 
-// ours are the records of the names in own that are of the types we publish, sorted.
-func ours(all []cluster.Record, own []string) []cluster.Record {
+// ours are the records that we have a word in, sorted: addresses of the names in own, and mail exchangers of those that want one.
+func ours(all []cluster.Record, own []string, want []cluster.Record) []cluster.Record {
+	mail := func(name string) bool {
+		return slices.ContainsFunc(want, func(w cluster.Record) bool { return w.Name == name && w.Type == "MX" })
+	}
 	var some []cluster.Record
 	for _, r := range all {
-		if slices.Contains(own, r.Name) && (r.Type == "A" || r.Type == "AAAA" || r.Type == "MX") {
+		if slices.Contains(own, r.Name) && (r.Type == "A" || r.Type == "AAAA" || r.Type == "MX" && mail(r.Name)) {
 			some = append(some, r)
 		}
 	}
 	sortRecords(some)
 	return some
 }
-
-func same(a, b []cluster.Record) bool { return slices.Equal(a, b) }
 
 func sortRecords(all []cluster.Record) {
 	slices.SortFunc(all, func(a, b cluster.Record) int {
