@@ -89,21 +89,41 @@ var shared struct {
 func sharedCluster(t *testing.T) *cluster {
 	t.Helper()
 	shared.once.Do(func() {
-		c := &cluster{name: fmt.Sprintf("e2e%d", os.Getpid()), ports: map[string]string{}}
-		shared.c = c // torn down also when coming up fails
-		args := []string{"local", "up", "--name", c.name, "--repo", repo(t), cacheFlag(), "--publish", blogPackage(t)}
-		for _, target := range []string{"www:80", "mail:25", "mail:587", "mail:993", "10.77.0.1:8000", "control.understudy.internal:3000"} {
-			c.ports[target] = freePort(t)
-			args = append(args, "--forward", c.ports[target]+"="+target)
-		}
-		var out string
-		out, shared.err = try(t, args...)
-		t.Log(out)
+		shared.c = &cluster{name: fmt.Sprintf("e2e%d", os.Getpid()), ports: map[string]string{}} // torn down also when coming up fails
+		shared.err = shared.c.up(t)
 	})
 	if shared.err != nil {
 		t.Fatalf("the cluster does not come up: %v", shared.err)
 	}
 	return shared.c
+}
+
+// newCluster brings up another one, for what cannot be made good again. It goes down with the test.
+func newCluster(t *testing.T, name string) *cluster {
+	t.Helper()
+	c := &cluster{name: fmt.Sprintf("%s%d", name, os.Getpid()), ports: map[string]string{}}
+	t.Cleanup(func() {
+		if out, err := try(t, "local", "down", "--name", c.name); err != nil {
+			t.Errorf("take the cluster down: %v\n%s", err, out)
+		}
+	})
+	if err := c.up(t); err != nil {
+		t.Fatalf("the cluster does not come up: %v", err)
+	}
+	return c
+}
+
+// up brings the cluster up, with the blog published and ports forwarded.
+func (c *cluster) up(t *testing.T) error {
+	t.Helper()
+	args := []string{"local", "up", "--name", c.name, "--repo", repo(t), cacheFlag(), "--publish", blogPackage(t)}
+	for _, target := range []string{"www:80", "mail:25", "mail:587", "mail:993", "10.77.0.1:8000", "control.understudy.internal:3000"} {
+		c.ports[target] = freePort(t)
+		args = append(args, "--forward", c.ports[target]+"="+target)
+	}
+	out, err := try(t, args...)
+	t.Log(out)
+	return err
 }
 
 func TestMain(m *testing.M) {

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,42 +63,27 @@ func TestEveryNodeFindsItsRoleByItsHostname(t *testing.T) {
 	}
 }
 
-// TestBlogAnswersThroughBothLoadBalancers moves the reserved address by the API, as an operator would.
+// TestBlogAnswersThroughBothLoadBalancers moves the duty there and back.
 func TestBlogAnswersThroughBothLoadBalancers(t *testing.T) {
 	c := sharedCluster(t)
-	api := c.api(t)
-	machines := map[string]int{}
-	for _, n := range c.status(t).Nodes {
-		machines[n.Name] = n.Machine
-	}
+	c.answering(t)
 	web := map[string]bool{}
-	for _, lb := range []string{"lb2", "lb1"} {
-		if _, _, err := api.ReservedIPActions.Assign(t.Context(), "203.0.113.10", machines[lb]); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, 20*time.Second, func() error {
-			ip, _, err := api.ReservedIPs.Get(context.Background(), "203.0.113.10")
-			if err != nil {
-				return err
-			}
-			if ip.Droplet == nil || ip.Droplet.ID != machines[lb] || ip.Locked {
-				return fmt.Errorf("the address is still on its way to %s", lb)
-			}
-			return nil
-		})
-		other := map[string]string{"lb1": "lb2", "lb2": "lb1"}[lb]
-		c.on(t, other, "systemctl", "stop", "haproxy") // so that nobody else can have answered
+	for range 2 {
+		from := c.primary(t, "lb", "")
+		understudy(t, "switchover", "lb", "--local", c.name)
+		to := c.primary(t, "lb", from)
+		c.holds(t, to, "203.0.113.10")
+		c.answering(t)
 		for range 6 {
 			page, header, err := c.get("www:80", "/")
 			if err != nil {
-				t.Fatalf("through %s: %v", lb, err)
+				t.Fatalf("through %s: %v", to, err)
 			}
 			if err := contains(page, "<html", "Notes from the wings"); err != nil {
-				t.Fatalf("through %s: %v", lb, err)
+				t.Fatalf("through %s: %v", to, err)
 			}
 			web[header.Get("X-Served-By")] = true
 		}
-		c.on(t, other, "systemctl", "start", "haproxy")
 	}
 	if !web["web1"] || !web["web2"] {
 		t.Errorf("got answers from %v, want both web nodes", web)
