@@ -26,7 +26,7 @@ forwarded to 127.0.0.1.`,
   sudo understudy local down                       # leave nothing behind`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(localUp(), localDown(), localStatus(), localExec(), localDestroy(), localPartition(), localHeal(),
+	cmd.AddCommand(localUp(), localDown(), localStatus(), localExec(), localDestroy(), localPartition(), localHeal(), localFault(),
 		localServe(), localRunMachine())
 	return cmd
 }

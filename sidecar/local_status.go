@@ -57,6 +57,9 @@ func printStatus(w io.Writer, st site.Status, now time.Time) error {
 	if st.Error != "" {
 		fmt.Fprintf(w, "it cannot go on: %s\n", st.Error)
 	}
+	if st.LedgerFault != "" {
+		fmt.Fprintf(w, "its ledger is made to misbehave: %s (understudy local fault ledger ok ends it)\n", st.LedgerFault)
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NODE\tROLE\tMACHINE\tADDRESS\tSTATE\tTOOK\tCPU")
 	for _, n := range st.Nodes {

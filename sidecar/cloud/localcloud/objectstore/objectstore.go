@@ -74,11 +74,16 @@ func (s *Store) Set(f Fault) {
 	s.fault = f
 }
 
+// Fault returns what Set was last told.
+func (s *Store) Fault() Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fault
+}
+
 // ServeHTTP implements http.Handler.
 func (s *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	f := s.fault
-	s.mu.Unlock()
+	f := s.Fault()
 	if f.Delay > 0 {
 		t := time.NewTimer(f.Delay)
 		defer t.Stop()

@@ -42,6 +42,7 @@ func (s *Site) serveControl(ctx context.Context, g *errgroup.Group) error {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.Status(), nil) })
 	mux.HandleFunc("POST /destroy", func(w http.ResponseWriter, r *http.Request) { answer(w, nil, s.destroy(r)) })
 	mux.HandleFunc("POST /partition", func(w http.ResponseWriter, r *http.Request) { answer(w, nil, s.partition(r)) })
+	mux.HandleFunc("POST /fault", func(w http.ResponseWriter, r *http.Request) { answer(w, nil, s.setFault(r)) })
 	mux.HandleFunc("POST /heal", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, s.net.Heal()) })
 	g.Go(func() error { return serveHTTP(ctx, l, mux) })
 	return nil

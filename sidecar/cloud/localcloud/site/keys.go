@@ -28,8 +28,8 @@ type keys struct {
 	offline   *age.X25519Identity
 }
 
-// newKeys makes all of them, with the provider's token inside the bundle, for the secrets that the
-// control repo's template asks for.
+// newKeys makes all of them, with the provider's token and keys for the ledger inside the bundle, for the secrets that
+// the control repo's template asks for.
 func newKeys(dir, repo, cluster, domain, provider, token string) (*keys, error) {
 	k := &keys{}
 	for _, id := range []**age.X25519Identity{&k.cluster, &k.beachhead, &k.offline} {
@@ -45,17 +45,18 @@ func newKeys(dir, repo, cluster, domain, provider, token string) (*keys, error) 
 	}
 	k.signers = k.operator.allowedSigners()
 	path := filepath.Join(repo, "puppet", "secrets.yaml")
+	var template secrets.Template // a control repo need not ask for any
 	data, err := os.ReadFile(path)
+	if err == nil {
+		template, err = secrets.ParseTemplate(path, data)
+	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read the secrets template: %w", err)
-	}
-	template, err := secrets.ParseTemplate(path, data)
-	if err != nil {
-		return nil, err
 	}
 	k.bundle = secrets.Bundle{
 		Version: secrets.BundleVersion, ClusterKey: secrets.NewSecret(randomHex(32)),
 		Provider: map[string]secrets.Secret{provider: secrets.NewSecret(token)},
+		Ledger:   secrets.LedgerKeys{AccessKey: secrets.NewSecret("local-" + randomHex(8)), SecretKey: secrets.NewSecret(randomHex(32))},
 	}
 	if k.bundle, _, err = secrets.Generate(k.bundle, template, time.Now()); err != nil {
 		return nil, fmt.Errorf("make the secrets of cluster %s: %w", cluster, err)

@@ -2,8 +2,8 @@
 
 // Package site runs one local cloud on this Linux machine: the network namespace, the
 // DigitalOcean-compatible API with its metadata and name service, real machines under
-// systemd-nspawn, a git remote, a mail relay, a package mirror, and the ports forwarded to the
-// host's loopback. All of it lives inside the namespace but those ports; Clean removes what a
+// systemd-nspawn, an object store, a git remote, a mail relay, a package mirror, and the ports
+// forwarded to the host's loopback. All of it lives inside the namespace but those ports; Clean removes what a
 // killed cloud left, without needing it.
 package site
 
@@ -28,6 +28,7 @@ import (
 	"understudy/sidecar/cloud/localcloud"
 	"understudy/sidecar/cloud/localcloud/netns"
 	"understudy/sidecar/cloud/localcloud/nspawn"
+	"understudy/sidecar/cloud/localcloud/objectstore"
 	"understudy/sidecar/image"
 )
 
@@ -84,6 +85,7 @@ type Site struct {
 	roster   role.Roster
 	keys     *keys
 	remote   *remote
+	objects  *objectstore.Store
 	token    string
 	started  time.Time
 	standin  *standin
@@ -148,6 +150,9 @@ func (s *Site) prepare() error {
 		return err
 	}
 	if s.remote, err = newRemote(filepath.Join(s.opt.Dir, "git", "control.git")); err != nil {
+		return err
+	}
+	if s.objects, err = newObjects(filepath.Join(s.opt.Dir, "objects"), s.roster, s.keys.bundle.Ledger, s.log); err != nil {
 		return err
 	}
 	tree, err := readTree(s.opt.Repo)
@@ -242,6 +247,7 @@ func (s *Site) inside(ctx context.Context, g *errgroup.Group) error {
 		{netip.AddrPortFrom(metadata, 80), s.cloud.Metadata()},
 		{netip.AddrPortFrom(gateway, gitPort), gitHandler},
 		{netip.AddrPortFrom(gateway, 80), packages},
+		{netip.AddrPortFrom(gateway, ledgerPort), s.objects},
 	} {
 		l, err := s.net.Listen(ctx, h.addr.String())
 		if err != nil {

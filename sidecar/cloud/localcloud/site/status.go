@@ -20,10 +20,13 @@ type Status struct {
 	Git       string    `json:"git"`      // inside the namespace
 	Operator  string    `json:"operator"` // directory with the key that signs commits
 	Relay     string    `json:"relay"`    // directory with the messages sent out
-	Forwards  []Forward `json:"forwards"`
-	Serving   bool      `json:"serving"` // every node is done
-	Nodes     []Node    `json:"nodes"`
-	Error     string    `json:"error,omitempty"` // why the cloud cannot go on
+	Ledger    string    `json:"ledger"`   // object store, inside the namespace
+	// LedgerFault is what is wrong with it on request, as `understudy local fault` spells it. Empty: nothing.
+	LedgerFault string    `json:"ledger_fault,omitempty"`
+	Forwards    []Forward `json:"forwards"`
+	Serving     bool      `json:"serving"` // every node is done
+	Nodes       []Node    `json:"nodes"`
+	Error       string    `json:"error,omitempty"` // why the cloud cannot go on
 }
 
 // Node is one node of the roster on its way from nothing to serving.
@@ -48,6 +51,7 @@ func (s *Site) Status() Status {
 	st := Status{
 		Name: s.opt.Name, Cluster: s.roster.Cluster, Started: s.started, Namespace: s.net.Name,
 		API: apiURL(), TokenFile: s.path("token"), Git: Source, Operator: s.path("operator"), Relay: s.path("relay"),
+		Ledger: ledgerURL(), LedgerFault: faultWords(s.objects.Fault()),
 		Forwards: s.opt.Forwards, Nodes: s.standin.list(), Serving: true, Error: s.standin.failure(),
 	}
 	for i := range st.Nodes {
