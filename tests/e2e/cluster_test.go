@@ -164,19 +164,27 @@ func TestPublishedPackageInstallsOnAWebNode(t *testing.T) {
 	c.on(t, "web2", "apt-get", "-qq", "-y", "purge", "greeting")
 }
 
-// TestPrimaryUnitsRunOnTheFirstNodeOnly: they write the data, and the data has one writer.
-func TestPrimaryUnitsRunOnTheFirstNodeOnly(t *testing.T) {
+// TestPrimaryUnitsRunWhereTheDutyIs: they write the data, and the data has one writer. They move with the duty.
+func TestPrimaryUnitsRunWhereTheDutyIs(t *testing.T) {
 	c := sharedCluster(t)
-	for _, unit := range []string{"postfix.service", "dovecot.service"} {
-		c.on(t, "mail1", "systemctl", "is-active", unit)
-		if out, code := c.run(t, "mail2", "systemctl", "is-active", unit); code == 0 {
-			t.Errorf("%s runs on mail2: %s", unit, out)
-		}
-		for _, node := range []string{"mail1", "mail2"} {
-			if out, code := c.run(t, node, "systemctl", "is-enabled", unit); code == 0 {
-				t.Errorf("%s would start by itself on %s: %s", unit, node, out)
+	for range 2 {
+		primary := c.primary(t, "mail", "")
+		for _, unit := range []string{"postfix.service", "dovecot.service"} {
+			for _, node := range []string{"mail1", "mail2"} {
+				eventually(t, 30*time.Second, func() error {
+					out, code := c.run(t, node, "systemctl", "is-active", unit)
+					if (code == 0) != (node == primary) {
+						return fmt.Errorf("%s on %s is %s, and %s is primary", unit, node, strings.TrimSpace(out), primary)
+					}
+					return nil
+				})
+				if out, code := c.run(t, node, "systemctl", "is-enabled", unit); code == 0 {
+					t.Errorf("%s would start by itself on %s: %s", unit, node, out)
+				}
 			}
 		}
+		understudy(t, "switchover", "mail", "--local", c.name)
+		c.primary(t, "mail", primary)
 	}
 }
 
