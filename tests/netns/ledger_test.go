@@ -10,21 +10,22 @@ import (
 	"time"
 
 	"understudy/sidecar/cloud/localcloud/objectstore"
+	"understudy/tests/netns/sidecars"
 	"understudy/tests/netns/wire"
 )
 
 func TestASlowOrAbsentLedgerDoesNotSlowAFailoverInsideAMajority(t *testing.T) {
 	for name, fault := range map[string]objectstore.Fault{"slow": {Delay: 500 * time.Millisecond}, "away": {Away: true}} {
 		t.Run(name, func(t *testing.T) {
-			c := newCluster(t, setup{ledger: true})
-			c.store.Set(fault)
+			c := sidecars.New(t, sidecars.Setup{Ledger: true})
+			c.Store.Set(fault)
 			lost := time.Now()
-			c.Host(c.primary).Unplug()
-			first, _ := c.probe.Await(c.standby, lost, 5*time.Second)
+			c.Host(c.Primary).Unplug()
+			first, _ := c.Probe.Await(c.Standby, lost, 5*time.Second)
 			if took := first.Sub(lost); took > time.Second {
 				t.Errorf("took %v, want at most a second", took)
 			}
-			c.single()
+			c.Single()
 		})
 	}
 }
@@ -33,59 +34,59 @@ func TestASlowOrAbsentLedgerDoesNotSlowAFailoverInsideAMajority(t *testing.T) {
 func TestHalfOfARosterActsByTheLedgersWordAndTheOtherHalfDoesNot(t *testing.T) {
 	for _, loss := range []string{"machine", "link"} {
 		t.Run(loss, func(t *testing.T) {
-			c := newCluster(t, setup{ledger: true, nodes: []string{"n1", "n2"}})
+			c := sidecars.New(t, sidecars.Setup{Ledger: true, Nodes: []string{"n1", "n2"}})
 			lost := time.Now()
 			if loss == "machine" {
-				c.Host(c.primary).Unplug()
-				first, last := c.probe.Await(c.standby, lost, 30*time.Second)
+				c.Host(c.Primary).Unplug()
+				first, last := c.Probe.Await(c.Standby, lost, 30*time.Second)
 				t.Logf("the old one answered for %v, the new one from %v on", last.Sub(lost), first.Sub(lost))
 				if took := first.Sub(lost); took < 5*time.Second || took > 20*time.Second {
 					t.Errorf("took %v, want about 15s: sooner, a lease might not be over", took)
 				}
-				c.single()
+				c.Single()
 				return
 			}
 			c.Part([]string{"n1"}, []string{"n2"}) // both still reach the ledger and the client
 			<-time.After(25 * time.Second)
 			since := time.Now()
 			<-time.After(2 * time.Second)
-			if got := c.probe.Holders(since); len(got) != 1 {
+			if got := c.Probe.Holders(since); len(got) != 1 {
 				t.Errorf("after 25s %v answer, want one", got)
 			}
-			t.Logf("it was with %v, longest silence %v", c.probe.Holders(lost), c.probe.Gap(lost, since))
-			c.single()
+			t.Logf("it was with %v, longest silence %v", c.Probe.Holders(lost), c.Probe.Gap(lost, since))
+			c.Single()
 			c.Heal()
 			<-time.After(3 * time.Second)
-			c.single()
+			c.Single()
 		})
 	}
 }
 
 func TestASecondMachineOfOneNameStandsStill(t *testing.T) {
-	c := newCluster(t, setup{ledger: true})
-	c.runs[c.standby].Kill()
-	c.startAs(c.standby, "names") // any other host: it has the name, and another machine's ID
+	c := sidecars.New(t, sidecars.Setup{Ledger: true})
+	c.Runs[c.Standby].Kill()
+	c.StartAs(c.Standby, "names") // any other host: it has the name, and another machine's ID
 	wire.Eventually(t, 10*time.Second, func() error {
-		log := c.runs["names"].Text()
-		if !strings.Contains(log, "machine m-"+c.standby+" has claimed it") {
+		log := c.Runs["names"].Text()
+		if !strings.Contains(log, "machine m-"+c.Standby+" has claimed it") {
 			return fmt.Errorf("it has not noticed")
 		}
 		return nil
 	})
-	if strings.Contains(c.state("names"), `"boot"`) {
+	if strings.Contains(c.State("names"), `"boot"`) {
 		t.Error("it votes")
 	}
-	c.stays(c.primary, 2*time.Second)
-	c.single()
+	c.Stays(c.Primary, 2*time.Second)
+	c.Single()
 }
 
 func TestNamesFollowAndAnAbsentNameServerHoldsNothingUp(t *testing.T) {
-	c := newCluster(t, setup{dns: true})
+	c := sidecars.New(t, sidecars.Setup{DNS: true})
 	shows := func(within time.Duration) {
 		t.Helper()
 		wire.Eventually(t, within, func() error {
-			got, err := c.published("www")
-			if err == nil && !slices.Equal(got, []string{shared.Addr().String()}) {
+			got, err := c.Published("www")
+			if err == nil && !slices.Equal(got, []string{sidecars.Address.Addr().String()}) {
 				err = fmt.Errorf("www is %v", got)
 			}
 			return err
@@ -94,10 +95,10 @@ func TestNamesFollowAndAnAbsentNameServerHoldsNothingUp(t *testing.T) {
 	shows(10 * time.Second)
 	c.Host("names").Unplug()
 	lost := time.Now()
-	c.Host(c.primary).Unplug()
-	first, _ := c.probe.Await(c.standby, lost, 5*time.Second)
+	c.Host(c.Primary).Unplug()
+	first, _ := c.Probe.Await(c.Standby, lost, 5*time.Second)
 	if took := first.Sub(lost); took > time.Second {
 		t.Errorf("took %v, want at most a second", took)
 	}
-	c.single()
+	c.Single()
 }

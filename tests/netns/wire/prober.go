@@ -234,6 +234,22 @@ func (p *Prober) Await(host string, since time.Time, within time.Duration) (firs
 	return time.Time{}, lastOther
 }
 
+// AtRest waits until one host has answered alone for d, and returns it.
+func (p *Prober) AtRest(d, within time.Duration) string {
+	p.t.Helper()
+	now, since := "", time.Now()
+	Eventually(p.t, within, func() error {
+		if is := p.Now(); is != now || now == "" {
+			now, since = is, time.Now()
+		}
+		if time.Since(since) < d {
+			return errors.New("the address is not at rest")
+		}
+		return nil
+	})
+	return now
+}
+
 // Silent waits until nobody has answered for 50 ms.
 func (p *Prober) Silent(within time.Duration) {
 	p.t.Helper()
@@ -288,7 +304,7 @@ func (p *Prober) Gap(from, to time.Time) time.Duration {
 	return max(longest, to.Sub(last))
 }
 
-// noRoot is told when a program that these tests run is not there.
+// Program is the path in an environment variable, of something that a test runs.
 func Program(t testing.TB, env, what string) string {
 	t.Helper()
 	path := os.Getenv(env)

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -43,7 +44,11 @@ type Wire struct {
 	hosts  map[string]*Host
 	lossy  bool
 	serial int
+	number int64
 }
+
+// wires counts them, so that each has namespaces of its own.
+var wires atomic.Int64
 
 // Host is one machine of the network.
 type Host struct {
@@ -61,7 +66,7 @@ func New(t testing.TB, hosts ...string) *Wire {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
 	sweep(t)
-	l := &Wire{t: t, hosts: map[string]*Host{}}
+	l := &Wire{t: t, hosts: map[string]*Host{}, number: wires.Add(1)}
 	l.hub = l.namespace("hub")
 	for i, name := range hosts {
 		l.join(name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}))
@@ -72,7 +77,7 @@ func New(t testing.TB, hosts ...string) *Wire {
 // namespace makes one that goes with the test.
 func (l *Wire) namespace(name string) *netns.Namespace {
 	l.t.Helper()
-	full := prefix + strconv.Itoa(os.Getpid()) + "-" + name
+	full := fmt.Sprintf("%s%d-%d-%s", prefix, os.Getpid(), l.number, name)
 	n, err := netns.Create(full)
 	if err != nil {
 		l.t.Fatal(err)

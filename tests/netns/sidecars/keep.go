@@ -1,6 +1,6 @@
 //go:build linux
 
-package netns
+package sidecars
 
 import (
 	"errors"
@@ -30,7 +30,7 @@ const (
 )
 
 // keep makes the sealed bundle, and the servers that a cluster keeps outside of its nodes. It adds them to the roster.
-func (c *cluster) keep(s setup) string {
+func (c *Cluster) keep(s Setup) string {
 	c.t.Helper()
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
@@ -47,12 +47,12 @@ func (c *cluster) keep(s setup) string {
 		c.t.Fatal(err)
 	}
 	c.write("secrets.age", string(sealed))
-	roster := s.roster
-	if s.ledger {
+	roster := s.Roster
+	if s.Ledger {
 		roster += fmt.Sprintf("ledger: {s3: {endpoint: \"http://%s:9000\", bucket: %s}}\n", c.Host("store").Addr, bucket)
 		c.keepObjects(keys)
 	}
-	if s.dns {
+	if s.DNS {
 		roster += fmt.Sprintf("dns: [{rfc2136: {server: \"%s:53\", zone: test.example, key: ddns}}]\n", c.Host("names").Addr)
 		c.keepZone()
 	}
@@ -60,18 +60,18 @@ func (c *cluster) keep(s setup) string {
 }
 
 // join gives a node what joining would have.
-func (c *cluster) join(host string) {
+func (c *Cluster) join(host string) {
 	c.t.Helper()
-	if err := secrets.SaveMembership(filepath.Join(c.dir, host), c.member); err != nil {
+	if err := secrets.SaveMembership(filepath.Join(c.Dir, host), c.member); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
 // keepObjects serves an object store at the host store.
-func (c *cluster) keepObjects(keys sigv4.Keys) {
+func (c *Cluster) keepObjects(keys sigv4.Keys) {
 	c.t.Helper()
 	store, err := objectstore.New(objectstore.Options{
-		Dir: filepath.Join(c.dir, "objects"), Buckets: []string{bucket}, Keys: keys, Log: slog.New(slog.DiscardHandler),
+		Dir: filepath.Join(c.Dir, "objects"), Buckets: []string{bucket}, Keys: keys, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -88,15 +88,15 @@ func (c *cluster) keepObjects(keys sigv4.Keys) {
 			c.t.Error(err)
 		}
 	})
-	c.store = store
+	c.Store = store
 }
 
 // keepZone serves test.example at the host names, by Knot from the tools tree.
-func (c *cluster) keepZone() {
+func (c *Cluster) keepZone() {
 	c.t.Helper()
 	tree := wire.Program(c.t, "UNDERSTUDY_TOOLS_TREE", "the tree with the programs that tests run beside ours")
 	at := c.Host("names").Addr
-	dir := filepath.Join(c.dir, "knot")
+	dir := filepath.Join(c.Dir, "knot")
 	c.write("knot/zone", fmt.Sprintf("$ORIGIN test.example.\n$TTL 300\n@ IN SOA ns1 hostmaster 1 3600 900 604800 60\n@ IN NS ns1\nns1 IN A %s\nkept IN TXT \"not ours\"\n", at))
 	conf := c.write("knot/config", fmt.Sprintf(`
 server:
@@ -130,13 +130,13 @@ zone:
 	cmd.Env = []string{"LANG=C"}
 	c.zone = c.Host("names").Start("knot", cmd)
 	wire.Eventually(c.t, 10*time.Second, func() error {
-		_, err := c.published("ns1")
+		_, err := c.Published("ns1")
 		return err
 	})
 }
 
-// published asks the name server for a name's addresses.
-func (c *cluster) published(name string) ([]string, error) {
+// Published asks the name server for a name's addresses.
+func (c *Cluster) Published(name string) ([]string, error) {
 	conn, err := c.Host("names").NS.Dial(c.t.Context(), netip.AddrPortFrom(c.Host("names").Addr, 53))
 	if err != nil {
 		return nil, err
@@ -161,9 +161,9 @@ func (c *cluster) published(name string) ([]string, error) {
 	return all, nil
 }
 
-// state is the memory file of a node, as text.
-func (c *cluster) state(host string) string {
-	text, err := os.ReadFile(filepath.Join(c.dir, host, "sidecar.json"))
+// State is the memory file of a node, as text.
+func (c *Cluster) State(host string) string {
+	text, err := os.ReadFile(filepath.Join(c.Dir, host, "sidecar.json"))
 	if err != nil {
 		return ""
 	}
