@@ -106,11 +106,16 @@ func (b builder) here(name string) bool {
 	return l == decide.Alive || l == decide.Suspect || l == decide.Broken
 }
 
+// silent is how long a member has not been heard: of one that has failed without ever being heard, since this node listens.
 func (b builder) silent(name string) time.Duration {
-	if heard := b.v.Peers[name].Heard; heard != 0 && name != b.p.Self {
-		return max(b.v.Now.Since(heard), 0)
+	since := b.v.Peers[name].Heard
+	if since == 0 && b.verdict(name) == decide.Failed {
+		since = b.v.Started
 	}
-	return 0
+	if since == 0 || name == b.p.Self {
+		return 0
+	}
+	return max(b.v.Now.Since(since), 0)
 }
 
 // members are all who may vote, the roster's in its order.

@@ -31,7 +31,9 @@ var stories = []struct {
 			a.Promises = []cluster.Promise{{Duty: "mail", Epoch: 3, Holder: "mail2"}}
 		})
 		w.decision.Say.Promises = []cluster.Promise{{Duty: "mail", Epoch: 3, Holder: "mail2"}}
-		return w
+		return w.peer("web1", func(a *cluster.Announcement) { // of another duty, and of another bidder: they do not count
+			a.Promises = []cluster.Promise{{Duty: cluster.Coordinator, Epoch: 3, Holder: "mail2"}, {Duty: "mail", Epoch: 3, Holder: "lb2"}}
+		})
 	}},
 	{"taken-over", func() *world {
 		return calm().silence("mail1", 4*time.Second, decide.Failed).peer("mail2", func(a *cluster.Announcement) {
@@ -157,6 +159,17 @@ func TestEveryLossIsNamed(t *testing.T) {
 				t.Errorf("%s %v: redundant %v, why %q", name, l, st.Redundant, st.Why)
 			}
 		}
+	}
+}
+
+// A node that has failed without ever being heard is silent for as long as this one listens, at least.
+func TestTheNeverHeardAreSilentSinceTheStart(t *testing.T) {
+	w := calm()
+	w.view.Peers["lb2"] = cluster.Peer{}
+	w.decision.Memory.Verdicts["lb2"] = decide.Verdict{State: decide.Failed}
+	w.view.Started = now.Add(-90 * time.Second)
+	if st := w.status(); time.Duration(st.Nodes[1].Silent) != 90*time.Second || st.Why[0] != "lb: 1 of 2 serve: lb2 has failed, silent for 1m30s" {
+		t.Errorf("got %v, %q", time.Duration(st.Nodes[1].Silent), st.Why)
 	}
 }
 

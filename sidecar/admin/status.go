@@ -91,8 +91,9 @@ type Node struct {
 	// "unknown" when it was never heard.
 	Phase string `json:"phase"`
 	// Alive is the verdict of its silence: alive, suspect, broken link, failed, never heard.
-	Alive       string     `json:"alive"`
-	Silent      Duration   `json:"silent"` // since it was last heard; zero for the node that is asked and for one never heard
+	Alive string `json:"alive"`
+	// Silent is since when it was not heard: zero for the node that is asked, and while nothing is known of one never heard.
+	Silent      Duration   `json:"silent"`
 	Incarnation uint64     `json:"incarnation"`
 	Machine     string     `json:"machine_id"`
 	Address     netip.Addr `json:"address"` // private; empty: not known
