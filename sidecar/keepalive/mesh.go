@@ -104,9 +104,14 @@ func (m *Mesh) SetPeers(peers map[string]netip.AddrPort) {
 
 // Peers returns what is known of every peer of SetPeers. The caller must not change the maps and slices inside. A member that
 // a peer has never heard is in its Hears as cluster.Forever; one that the peer does not know of is not there.
+//
+// Peers is the beginning of a turn that ends with Say: from the first call after a Say until the next Say, beats name no newer
+// beats of others than that call has shown. So under a promise that a Say replaces, nothing was confirmed that was heard
+// after the look on which the new one was decided. Who calls Peers and then never Say confirms nobody any longer.
 func (m *Mesh) Peers() map[string]cluster.Peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.node.look()
 	return m.node.snapshot()
 }
 

@@ -29,6 +29,7 @@ type node struct {
 	lags    []time.Duration
 	duties  bool // we hold duties, or bid for some
 	pending bool // not everybody has been sent what is said
+	looking bool // somebody has looked and not spoken yet, see look
 
 	round    int             // of regular beats, the present one
 	regular  cluster.Instant // the next round
@@ -60,6 +61,9 @@ type peer struct {
 	hears     map[string]time.Duration // made from listed when somebody asks
 	duties    bool                     // it holds duties, or bids for some
 
+	shown   cluster.Heard   // what beats name of it while somebody is looking; Ago is not used
+	shownAt cluster.Instant // arrival of that
+
 	missing cluster.Instant // since when beats fail to come, in either direction; zero: they do not
 	stats   PeerStats
 }
@@ -78,7 +82,7 @@ func (n *node) say(a cluster.Announcement) {
 	if n.said == nil || !bytes.Equal(said, n.said) {
 		n.pending = true
 	}
-	n.said, n.lags, n.duties = said, lags(a), hasDuties(a)
+	n.said, n.lags, n.duties, n.looking = said, lags(a), hasDuties(a), false
 }
 
 func hasDuties(a cluster.Announcement) bool { return len(a.Holds) > 0 || len(a.Bids) > 0 }
@@ -108,10 +112,28 @@ func (n *node) setPeers(given map[string]netip.AddrPort) {
 // reset forgets all that was said and heard, and begins a session.
 func (n *node) reset(session uint64) {
 	n.mine, n.seq, n.sent = n.keys.of(n.cfg.Self, session), 0, [len(n.sent)]cluster.Instant{}
-	n.said, n.pending = nil, false
+	n.said, n.pending, n.looking = nil, false, false
 	for name, p := range n.peers {
 		*p = peer{name: name, given: p.given, addr: p.addr, stats: p.stats}
 	}
+}
+
+// look holds what beats name of others until the next say. An announcement is decided on what was heard until somebody looked;
+// would a beat name a newer one before it says what was decided, it might confirm under the old promise a holder who the new
+// one says has nothing more from us.
+func (n *node) look() {
+	if n.looking { // what the first one saw is the least that anybody saw
+		return
+	}
+	n.looking = true
+	for _, p := range n.order {
+		p.shown, p.shownAt = p.newest(), p.heard
+	}
+}
+
+// newest is the peer's newest beat.
+func (p *peer) newest() cluster.Heard {
+	return cluster.Heard{Peer: p.name, Session: p.theirs.session, Seq: p.seq}
 }
 
 // snapshot returns what is known of every peer.

@@ -196,6 +196,29 @@ func TestNewsIsSentAtOnce(t *testing.T) {
 	}
 }
 
+// From a look until the next announcement nothing newer than what was seen is named, and so confirmed.
+func TestWhatIsConfirmedIsWhatTheAnnouncementWasDecidedOn(t *testing.T) {
+	w := newWorld(t, 2, 1, nil)
+	w.run(time.Second)
+	n := w.nodes["n00"]
+	n.look()
+	seen := n.peers["n01"].heard
+	w.run(150 * time.Millisecond)
+	n.look() // somebody else, for another purpose
+	w.run(150 * time.Millisecond)
+	if got := w.peer("n01", "n00").Confirmed; got > seen {
+		t.Errorf("n00 confirmed a beat sent at %d, before it said what it decided on what it heard until %d", got, seen)
+	}
+	if got := w.peer("n01", "n00").Hears["n01"]; got < 200*time.Millisecond {
+		t.Errorf("a beat ago n00 said that it heard n01 %v ago, want the age of what it named, 200ms or more", got)
+	}
+	w.say("n00", cluster.Announcement{Claim: 1})
+	w.run(time.Millisecond)
+	if ago := w.now.Since(w.peer("n01", "n00").Confirmed); ago > 102*time.Millisecond {
+		t.Errorf("after the announcement n01 is confirmed as of %v ago, want at most a beat", ago)
+	}
+}
+
 func TestASnapshotStaysAsItWas(t *testing.T) {
 	w := newWorld(t, 3, 1, nil)
 	w.say("n00", cluster.Announcement{Mirrors: []cluster.Mirror{{Role: "mail", Lag: time.Second}}})

@@ -105,14 +105,15 @@ func (n *node) beat(packet []byte, now cluster.Instant, p *peer, h header) []byt
 	n.out.said, n.out.lags = n.said, n.lags
 	n.out.heard = n.out.heard[:0]
 	for _, q := range n.order {
-		e := entry{Every: n.every(q)}
-		e.Peer = q.name
+		e, at := entry{Heard: q.newest(), Every: n.every(q)}, q.heard
 		switch {
 		case q == p:
-			e.Session, e.Seq = h.session, h.seq
-		case q.theirs.session != 0:
-			e.Session, e.Seq, e.Ago = q.theirs.session, q.seq, now.Sub(q.heard)
+			e.Session, e.Seq, at = h.session, h.seq, now
+		case n.looking:
+			e.Heard, at = q.shown, q.shownAt
+			e.Peer = q.name // it may be a peer since
 		}
+		e.Ago = now.Sub(at)
 		n.out.heard = append(n.out.heard, e)
 	}
 	n.plain = appendBody(n.plain[:0], &n.out)
