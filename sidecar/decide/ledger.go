@@ -18,7 +18,8 @@ func (t *turn) record(d duty, s *Duty) {
 	}
 	t.act(WriteDuty{
 		Reason: Reason(fmt.Sprintf("%s has %s under epoch %d, which the ledger does not know yet", t.p.Self, d.title(), s.Hold.Epoch)),
-		Record: cluster.DutyRecord{Duty: d.name, Epoch: s.Hold.Epoch, Holder: t.p.Self, Machine: t.Machine},
+		// As it was asked for: if that was by the ledger's word, the record may lie there already, unknown to us.
+		Record: cluster.DutyRecord{Duty: d.name, Epoch: s.Hold.Epoch, Holder: t.p.Self, Machine: t.Machine, Lease: s.BidLease},
 	})
 }
 

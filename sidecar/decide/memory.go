@@ -38,7 +38,7 @@ type Duty struct {
 	Promise cluster.Promise
 	// Before are the holders whose beats this node confirmed before, and who may still be acting on that.
 	Before []Before
-	// Bid is the epoch that we ask for, since Since; zero: none. BidLease: for the ledger to decide.
+	// Bid is the epoch that we ask for, since Since; zero: none. BidLease: for the ledger to decide; it stays as it was once won.
 	Bid      uint64
 	BidLease bool
 	Since    cluster.Instant

@@ -60,7 +60,7 @@ func (t *turn) nowhere(d duty, s *Duty, why string) {
 		t.release(d, s, why+", and no other node can take it")
 		return
 	}
-	t.blocked("move of "+d.title(), why+", but no other node of "+d.title()+" can take it")
+	t.blocked("move of "+d.title(), why+", but no node it may go to can take it")
 }
 
 // wanted says whether, where to, and why the duty should move.
@@ -86,13 +86,13 @@ func (t *turn) wanted(d duty, s *Duty) (to, why string) {
 	if s.To != "" && t.couldHold(d, s.To) {
 		return s.To, why
 	}
-	if order.To != "" && t.couldHold(d, order.To) && order.To != t.p.Self {
+	if !ordered || order.To == "" || t.Orders.Leave {
+		return t.best(d), why
+	}
+	if slices.Contains(d.nodes, order.To) && t.couldHold(d, order.To) {
 		return order.To, why
 	}
-	if order.To == "" || t.Orders.Leave {
-		to = t.best(d)
-	}
-	return to, why
+	return "", "it was asked to go to " + order.To
 }
 
 // order is the wish of an operator that is meant for the epoch we hold, given here or passed on by a peer.

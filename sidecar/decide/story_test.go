@@ -420,3 +420,17 @@ func TestSuccessorDoesNotWaitForWhoHasJustGivenUp(t *testing.T) {
 	g.run(time.Second)
 	g.check("lb", "lb2")
 }
+
+func TestMoveToANodeOfAnotherRoleIsRefused(t *testing.T) {
+	g := started(t, eight)
+	g.nodes["mail1"].v.Orders.Moves = []cluster.Move{{Duty: "mail", From: 1, To: "lb1"}}
+	g.run(time.Second)
+	g.check("mail", "mail1")
+	b := g.nodes["mail1"].out.Blocked
+	if len(b) == 0 || !strings.Contains(b[0].Why, "lb1") {
+		t.Errorf("blocked: %v, want a sentence about lb1", b)
+	}
+	if strings.Contains(strings.Join(g.log, "\n"), "moves from mail1") {
+		t.Error("mail1 began to move")
+	}
+}
