@@ -1,0 +1,41 @@
+// Package metrics tells Prometheus what a node's sidecar knows. It judges nothing and remembers nothing: every value is
+// read from the newest turn of the loop, or from counters of others, while Prometheus asks.
+//
+// The names are a promise: metrics are added, never changed or taken away. Where there is no reading there is no sample,
+// so that an alert on absence is possible and a zero is a zero. Labels are few: node, role, duty, zone and reason take their
+// values from roles.yaml and from fixed lists.
+//
+//	understudy_redundant                   gauge    1 if every role has all its nodes serving and each duty a primary
+//	understudy_turn_age_seconds            gauge    since the loop last turned; more than 10 means that it hangs
+//	understudy_blocked                     gauge    things that this node should do and cannot
+//	understudy_changing                    gauge    changes of duties, addresses, units or names under way here
+//	understudy_paused                      gauge    1 if this node only observes
+//	understudy_voting                      gauge    1 if this node grants and confirms
+//	understudy_members                     gauge    members that should exist
+//	understudy_members_heard               gauge    members that are heard, this one included
+//	understudy_members_needed              gauge    members that are a majority
+//	understudy_role_nodes_serving          gauge    role             nodes that serve
+//	understudy_role_nodes_wanted           gauge    role             nodes that should
+//	understudy_role_has_primary            gauge    role             1 if somebody acts on the role's duty
+//	understudy_duty_epoch                  gauge    duty             newest epoch known here
+//	understudy_duty_held                   gauge    duty             1 if this node acts on the duty
+//	understudy_gate_open_seconds           gauge    role             until the gate would close by itself; 0 while it is closed
+//	understudy_connections                 gauge    role             connections to the role's address on this machine
+//	understudy_node_serving                gauge    node, role       1 if the node counts for redundancy
+//	understudy_node_silence_seconds        gauge    node             since the peer was last heard
+//	understudy_node_lag_seconds            gauge    node             its copy of the data behind the primary's
+//	understudy_ledger_usable               gauge    1 if the ledger is sound and answered the newest request
+//	understudy_ledger_age_seconds          gauge    since the newest reading of the ledger was asked for
+//	understudy_zone_age_seconds            gauge    zone             since the newest reading of the zone was asked for
+//	understudy_zone_records                gauge    zone             records of ours that the zone publishes
+//	understudy_build_info                  gauge    version          1
+//	understudy_beats_sent_total            counter  datagrams sent to other members
+//	understudy_beats_sent_bytes_total      counter  their bytes, without the headers of UDP and IP
+//	understudy_beats_received_total        counter  datagrams received
+//	understudy_beats_received_bytes_total  counter  their bytes, without the headers of UDP and IP
+//	understudy_beats_unsent_total          counter  datagrams that the kernel did not take
+//	understudy_beats_refused_total         counter  reason           received datagrams that did not count
+//	understudy_beats_missed_total          counter  node             times that two beats in a row failed to come
+//
+// Besides there are go_* and process_* of the client library.
+package metrics

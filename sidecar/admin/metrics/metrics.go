@@ -1,0 +1,83 @@
+package metrics
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"understudy/sidecar/admin"
+	"understudy/sidecar/decide"
+	"understudy/sidecar/keepalive"
+)
+
+// Config is what the metrics are read from.
+type Config struct {
+	Log *slog.Logger
+	// Snapshot is the newest turn, as admin.Backend has it.
+	Snapshot func() (decide.Policy, decide.View, decide.Decision, time.Time)
+	// Beats counts what was sent and received. Nil: nobody does.
+	Beats   func() keepalive.Stats
+	Version string
+}
+
+// scrapesAtOnce bounds how much work strangers to the loop can make.
+const scrapesAtOnce = 4
+
+// Handler answers Prometheus. Before the loop's first turn there are only the counters.
+func Handler(cfg Config) http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(newCollector(cfg), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
+		MaxRequestsInFlight: scrapesAtOnce, Timeout: 10 * time.Second,
+	})
+}
+
+// collector makes the samples of the table when it is asked.
+type collector struct {
+	cfg   Config
+	descs []*prometheus.Desc // as the table
+}
+
+func newCollector(cfg Config) *collector {
+	c := &collector{cfg: cfg}
+	for _, m := range table {
+		c.descs = append(c.descs, prometheus.NewDesc("understudy_"+m.name, m.help, m.labels, nil))
+	}
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	p, v, d, at := c.cfg.Snapshot()
+	r := reading{view: v, version: c.cfg.Version}
+	if c.cfg.Beats != nil {
+		s := c.cfg.Beats()
+		r.beats = &s
+	}
+	if !at.IsZero() {
+		r.status, r.plan = admin.NewStatus(p, v, d).Dated(at, time.Now()), admin.NewPlan(p, v, d)
+	}
+	for i, m := range table {
+		kind := prometheus.GaugeValue
+		if m.counter {
+			kind = prometheus.CounterValue
+		} else if at.IsZero() {
+			continue
+		}
+		m.read(r, func(value float64, labels ...string) {
+			to <- prometheus.MustNewConstMetric(c.descs[i], kind, value, labels...)
+		})
+	}
+}
