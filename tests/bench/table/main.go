@@ -38,6 +38,13 @@ var rows = []row{
 	{"the same, interval 100 ms", "Kill/interval=100ms/understudy", "Kill/interval=100ms/keepalived", "s/two-holders", 0, 0, true},
 	{"two holders after a silent partition, of 10 s", "Cut/default/understudy", "Cut/default/keepalived", "s/two-holders", 0, 0, true},
 	{"the same, interval 100 ms", "Cut/interval=100ms/understudy", "Cut/interval=100ms/keepalived", "s/two-holders", 0, 0, true},
+	{"one of eight lost → known to all, against memberlist", "Membership/one-of-8-lost/understudy", "Membership/one-of-8-lost/memberlist", "s/known", 0, 0.6, false},
+	{"seven of eight lost → known to the survivor", "Membership/7-of-8-lost/understudy", "Membership/7-of-8-lost/memberlist", "s/known", 0, 1, false},
+	{"living members called dead in a minute of 20 % loss and full load", "Membership/loss=20%/understudy", "Membership/loss=20%/memberlist", "deaths/min", 0, 0, true},
+	{"one of eight members at rest, % of a core", "Membership/rest=8/understudy", "Membership/rest=8/memberlist", "%core/member", 0, 0, false},
+	{"the same, packets a second", "Membership/rest=8/understudy", "Membership/rest=8/memberlist", "packets/s/member", 0, 0, false},
+	{"one of 32 members at rest, % of a core", "Membership/rest=32/understudy", "Membership/rest=32/memberlist", "%core/member", 0, 0, false},
+	{"the same, packets a second", "Membership/rest=32/understudy", "Membership/rest=32/memberlist", "packets/s/member", 0, 0, false},
 	{"memory of understudy-bootstrap, against Puppet's", "Boot/network=prompt/understudy bootstrap-MB", "Boot/network=prompt/understudy puppet-MB", "", 0, 0, false},
 	{"CPU of understudy-bootstrap, against Puppet's", "Boot/network=prompt/understudy bootstrap-cpu-s", "Boot/network=prompt/understudy puppet-cpu-s", "", 0, 0, false},
 }
