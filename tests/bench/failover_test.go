@@ -4,6 +4,7 @@ package bench
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,8 @@ var members = []string{"n1", "n2", "n3"}
 func lab(b *testing.B, side string, p pace) *pair {
 	b.Helper()
 	environment(b)
+	// What is done to either side must not fall on the same moment between two of its beats in every run.
+	defer func() { <-time.After(rand.N(p.every)) }()
 	if side == "understudy" {
 		c := sidecars.New(b, sidecars.Setup{Roster: p.roster})
 		return &pair{Wire: c.Wire, b: b, probe: c.Probe, primary: c.Primary, runs: c.Runs}
