@@ -96,6 +96,23 @@ func TestClosedGateDoesNotKeepTheNodeFromTheHolder(t *testing.T) {
 	})
 }
 
+// What a node forwards is not its own: containers on it are clients of the holder, too.
+func TestClosedGateLetsForwardedPacketsPass(t *testing.T) {
+	front, back := newLAN(t), newLAN(t)
+	router, holder := front.host("router", "10.9.0.1/24"), front.host("holder", "10.9.0.2/24")
+	router.plug(back, "eth1", "10.8.0.1/24")
+	inside := back.host("inside", "10.8.0.3/24")
+	router.keeper(lb(vip4))
+	gates := holder.keeper(lb(vip4))
+	must(t, gates.Add("lb"))
+	must(t, gates.Gate("lb", boottime.Now().Add(time.Minute), false))
+	at := netip.AddrPortFrom(vip4.Addr(), 7)
+	holder.echo(at)
+	inside.via("10.9.0.0/24", "10.8.0.1")
+	holder.via("10.8.0.0/24", "10.9.0.1")
+	inside.caller(netip.Addr{}, at).soonAnswered("the holder is reached through the standby")
+}
+
 // Opening the gates anew, in place of an earlier process, has no moment without rules.
 func TestOpeningAnewIsNeverOpen(t *testing.T) {
 	l := newLAN(t)
@@ -250,6 +267,14 @@ func (h *lanHost) route(ip netip.Addr) {
 		one := &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())}
 		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: one, Scope: netlink.SCOPE_LINK})
 	}))
+}
+
+// via makes the host send to a network through a router.
+func (h *lanHost) via(network, router string) {
+	h.lan.t.Helper()
+	_, dst, err := net.ParseCIDR(network)
+	must(h.lan.t, err)
+	must(h.lan.t, h.Do(func() error { return netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: net.ParseIP(router)}) }))
 }
 
 // forgets drops the host's neighbour entry.

@@ -54,7 +54,7 @@ func TestDrainingGoesOnWithConnectionsAndIsSilentToNewOnes(t *testing.T) {
 		}()
 		select {
 		case err := <-result:
-			t.Errorf("while draining a new connection got through: %v", err)
+			t.Fatalf("while draining a new connection got through, or was refused: %v", err)
 		case <-time.After(answerTime):
 		}
 		must(t, gates.Gate("lb", boottime.Now().Add(time.Minute), false))

@@ -54,3 +54,19 @@ func TestGateDecidesWhetherTheAddressAnswers(t *testing.T) {
 		}
 	})
 }
+
+// The node's own connections must not die with the duty, so they do not come from the address.
+func TestNodeDoesNotSpeakFromTheAddressByItself(t *testing.T) {
+	families(t, func(t *testing.T, vip netip.Prefix) {
+		l := newLAN(t)
+		node := l.host("node", "10.9.0.1/24", "fd00:9::1/64")
+		l.host("client", "10.9.0.3/24", "fd00:9::3/64")
+		gates := node.keeper(lb(vip))
+		must(t, gates.Add("lb"))
+		must(t, gates.Gate("lb", boottime.Now().Add(time.Minute), false))
+		from := node.caller(netip.Addr{}, netip.AddrPortFrom(clientOf(vip), 9)).conn.LocalAddr()
+		if got := netip.MustParseAddrPort(from.String()).Addr(); got != ownOf(vip) {
+			t.Errorf("the node speaks from %v, want %v", got, ownOf(vip))
+		}
+	})
+}
