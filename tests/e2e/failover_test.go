@@ -1,0 +1,183 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"understudy/sidecar/admin"
+	"understudy/sidecar/cloud/localcloud/netns"
+	"understudy/sidecar/cloud/localcloud/site"
+	"understudy/tests/load"
+)
+
+// ask is what the sidecars say, by way of whichever answers first; node narrows it to one.
+func (c *cluster) ask(t testing.TB, node string) admin.Status {
+	t.Helper()
+	st, err := c.tryAsk(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func (c *cluster) tryAsk(node string) (admin.Status, error) {
+	args := []string{"status", "--local", c.name, "--json"}
+	if node != "" {
+		args = append(args, "--node", node)
+	}
+	cmd := exec.Command(filepath.Join(os.Getenv("UNDERSTUDY_BUILD"), "understudy"), args...)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 3) {
+		return admin.Status{}, fmt.Errorf("status: %w\n%s", err, out)
+	}
+	var st admin.Status
+	if err := json.Unmarshal(out, &st); err != nil {
+		return admin.Status{}, fmt.Errorf("status: %w\n%s", err, out)
+	}
+	return st, nil
+}
+
+func roleOf(st admin.Status, name string) admin.Role {
+	if i := slices.IndexFunc(st.Roles, func(r admin.Role) bool { return r.Name == name }); i >= 0 {
+		return st.Roles[i]
+	}
+	return admin.Role{}
+}
+
+// primary waits until a role has a primary, one that is not but, and returns it.
+func (c *cluster) primary(t testing.TB, role, but string) string {
+	t.Helper()
+	var is string
+	eventually(t, 60*time.Second, func() error {
+		st, err := c.tryAsk("")
+		if err != nil {
+			return err
+		}
+		if is = roleOf(st, role).Primary; is == "" || is == but {
+			return fmt.Errorf("primary of %s is %q; blocked: %v", role, is, st.Blocked)
+		}
+		return nil
+	})
+	return is
+}
+
+// read starts to fetch the blog through the reserved address, from inside the cloud.
+func (c *cluster) read(t testing.TB, rate int) *load.Load {
+	t.Helper()
+	ns, err := netns.Open(site.Namespace(c.name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	return load.Start(context.Background(), load.Config{
+		URL: "http://203.0.113.10/", Rate: rate,
+		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
+			at, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return ns.Dial(ctx, at)
+		},
+	})
+}
+
+// answering waits until the blog answers through the reserved address.
+func (c *cluster) answering(t testing.TB) {
+	t.Helper()
+	eventually(t, 60*time.Second, func() error {
+		_, _, err := c.get("www:80", "/")
+		return err
+	})
+}
+
+func TestSwitchoverUnderLoadFailsNoRequest(t *testing.T) {
+	c := sharedCluster(t)
+	c.answering(t)
+	for range 2 {
+		from := c.primary(t, "lb", "")
+		l := c.read(t, 100)
+		understudy(t, "switchover", "lb", "--local", c.name)
+		to := c.primary(t, "lb", from)
+		c.holds(t, to, "203.0.113.10")
+		r := l.Stop()
+		t.Logf("lb moved from %s to %s: %v", from, to, r)
+		if r.Failed > 0 {
+			t.Errorf("%d requests failed, want 0", r.Failed)
+		}
+	}
+}
+
+// holds waits until the provider says that the address is with the node's machine.
+func (c *cluster) holds(t testing.TB, node, address string) {
+	t.Helper()
+	eventually(t, 60*time.Second, func() error {
+		for _, n := range c.status(t).Nodes {
+			if n.Name != node {
+				continue
+			}
+			if out, code := c.run(t, node, "curl", "-sf", "http://169.254.169.254/metadata/v1/reserved_ip/ipv4/ip_address"); code != 0 || strings.TrimSpace(out) != address {
+				return fmt.Errorf("%s has reserved address %q, want %s", node, out, address)
+			}
+		}
+		return nil
+	})
+}
+
+// TestNamesFollowWhoServes asks a node's own resolver, as HAProxy and Puppet's manifests do.
+func TestNamesFollowWhoServes(t *testing.T) {
+	c := sharedCluster(t)
+	for _, n := range c.status(t).Nodes {
+		eventually(t, 20*time.Second, func() error {
+			out, code := c.run(t, "lb1", "getent", "ahostsv4", n.Name+".blog.internal")
+			if code != 0 || !strings.HasPrefix(out, n.Address+" ") {
+				return fmt.Errorf("%s resolves to %q, want %s", n.Name, out, n.Address)
+			}
+			return nil
+		})
+	}
+}
+
+// TestAnyOneNodeCanGo loses one node of every role, one after the other, in a cluster of its own. Nobody replaces them yet, so
+// the fourth is lost to half a roster, which has to win the tie.
+func TestAnyOneNodeCanGo(t *testing.T) {
+	c := newCluster(t, "loss")
+	c.answering(t)
+	for _, role := range []string{"lb", "web", "mail", "repo"} {
+		lost := role + "1"
+		if role != "web" {
+			lost = c.primary(t, role, "")
+		}
+		var l *load.Load
+		if role == "lb" || role == "web" {
+			l = c.read(t, 50)
+		}
+		understudy(t, "local", "destroy", "--name", c.name, lost)
+		if role != "web" {
+			next := c.primary(t, role, lost)
+			t.Logf("%s took %s over from %s", next, role, lost)
+		}
+		c.answering(t)
+		if l != nil {
+			t.Logf("%s destroyed: %v", lost, l.Stop())
+		}
+	}
+	c.on(t, "mail2", "systemctl", "is-active", "postfix.service")
+	st := c.ask(t, "")
+	if st.Redundant || len(st.Why) == 0 {
+		t.Errorf("four nodes are missing, and status says redundant %v because %v", st.Redundant, st.Why)
+	}
+}
