@@ -101,7 +101,11 @@ func (m fakeMesh) Say(a cluster.Announcement) {
 	}
 }
 func (m fakeMesh) Flush(context.Context) error    { return m.did("flush") }
-func (m fakeMesh) Peers() map[string]cluster.Peer { return nil }
+func (m fakeMesh) Peers() map[string]cluster.Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.heard
+}
 func (m fakeMesh) SetPeers(p map[string]netip.AddrPort) {
 	m.mu.Lock()
 	m.peers = p
