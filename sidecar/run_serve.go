@@ -5,25 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"understudy/sidecar/admin"
+	"understudy/sidecar/admin/metrics"
 	"understudy/sidecar/reconcile"
 )
 
-// serve begins to answer the admin API.
+// serve begins to answer the admin API, and Prometheus where the configuration wants that.
 func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Loop) error {
 	authority, err := admin.NewAuthority(p.bundle.ClusterKey)
 	if err != nil {
 		return err
 	}
-	c := admin.Config{Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book}, Authority: authority}
+	samples := metrics.Handler(metrics.Config{Log: p.log, Snapshot: loop.Snapshot, Beats: p.beats, Version: version()})
+	c := admin.Config{Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book}, Authority: authority, Metrics: samples}
 	if p.cfg.Listen.Admin == "" {
 		s := admin.NewServer(c)
 		g.Go(func() error { return s.ServeSocket(ctx, p.cfg.Socket) })
-		return nil
+		return p.serveMetrics(ctx, g, samples)
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Listen.Admin)
 	if err != nil {
@@ -44,5 +48,30 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 	s := admin.NewServer(c)
 	g.Go(func() error { return s.ServeTLS(ctx, l, cert) })
 	g.Go(func() error { return s.ServeSocket(ctx, p.cfg.Socket) })
+	return p.serveMetrics(ctx, g, samples)
+}
+
+// serveMetrics answers Prometheus on loopback, without TLS.
+func (p *parts) serveMetrics(ctx context.Context, g *errgroup.Group, samples http.Handler) error {
+	if p.cfg.Listen.Metrics == "" {
+		return nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Listen.Metrics)
+	if err != nil {
+		return fmt.Errorf("answer Prometheus: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", samples)
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
+	g.Go(func() error {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("answer Prometheus: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		return s.Close()
+	})
 	return nil
 }

@@ -100,7 +100,7 @@ func (m fakeMesh) Say(a cluster.Announcement) {
 		m.did("say %s", a.Commit)
 	}
 }
-func (m fakeMesh) Flush(context.Context) error    { return m.did("flush") }
+func (m fakeMesh) Flush(context.Context) error { return m.did("flush") }
 func (m fakeMesh) Peers() map[string]cluster.Peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
