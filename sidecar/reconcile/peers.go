@@ -42,7 +42,7 @@ func (l *Loop) findPeers(ctx context.Context) error {
 			l.log.Warn("where the members were last is not known", "err", err) // they are found in other ways
 		}
 	}
-	heard := l.world.Mesh.Peers()
+	heard := l.look().View.Peers // the mesh itself is looked at by turns only, see Mesh
 	if first { // what is known must not wait for the provider's answer
 		if err := l.setPeers(heard); err != nil {
 			return err

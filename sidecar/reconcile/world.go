@@ -44,6 +44,9 @@ type Mesh interface {
 	Say(a cluster.Announcement)
 	// Flush returns when the newest announcement is on the wire. The error is that of ctx.
 	Flush(ctx context.Context) error
+	// Peers begins a turn that ends with Say: in between nothing newer is confirmed than what it has shown, so that no promise
+	// confirms what was heard after the look on which the next one is decided. Only the loop may call it. A turn that fails
+	// says nothing, and then nothing new is confirmed until one does not.
 	Peers() map[string]cluster.Peer
 	SetPeers(peers map[string]netip.AddrPort)
 	// Reset forgets all that was heard.
