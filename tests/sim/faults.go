@@ -1,0 +1,538 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"understudy/sidecar/cluster"
+)
+
+// fault begins something bad, and returns what ends it (nil: nothing does) and whom it is near.
+type fault struct {
+	kind    string
+	weight  int
+	longest time.Duration
+	begin   func(w *world) (end func(), near []*node)
+}
+
+// faults are all kinds. Those that keep the network busy are short, because every beat of them is played.
+var faults = []fault{
+	{"crash", 10, time.Minute, (*world).crash},
+	{"reboot", 6, 2 * time.Minute, (*world).reboot},
+	{"destroy", 6, 5 * time.Minute, (*world).destroy},
+	{"freeze", 10, 20 * time.Second, (*world).freeze},
+	{"isolate", 8, time.Minute, func(w *world) (func(), []*node) { return w.cutAround(true, true) }},
+	{"deaf", 6, time.Minute, func(w *world) (func(), []*node) { return w.cutAround(true, false) }},
+	{"mute", 6, time.Minute, func(w *world) (func(), []*node) { return w.cutAround(false, true) }},
+	{"split", 8, time.Minute, (*world).split},
+	{"pair", 6, time.Minute, (*world).pair},
+	{"ragged", 5, 10 * time.Second, (*world).ragged},
+	{"loss", 4, 5 * time.Second, (*world).loss},
+	{"late", 4, 5 * time.Second, (*world).late},
+	{"half dies", 4, 2 * time.Minute, (*world).halfDies},
+	{"ledger away", 6, 2 * time.Minute, counter(func(w *world) *int { return &w.ledger.away })},
+	{"ledger away for some", 4, 2 * time.Minute, (*world).ledgerForSome},
+	{"ledger slow", 4, time.Minute, counter(func(w *world) *int { return &w.ledger.slow })},
+	{"ledger deceives", 4, time.Minute, counter(func(w *world) *int { return &w.ledger.deceives })},
+	{"provider away", 4, 2 * time.Minute, counter(func(w *world) *int { return &w.cloud.away })},
+	{"provider deceives", 4, time.Minute, counter(func(w *world) *int { return &w.cloud.deceives })},
+	{"register lags", 4, time.Minute, counter(func(w *world) *int { return &w.cloud.lagging })},
+	{"zone away", 3, 2 * time.Minute, counter(func(w *world) *int { return &w.zone.away })},
+	{"unhealthy", 5, time.Minute, (*world).unhealthy},
+	{"clock off", 3, time.Minute, (*world).clockOff},
+	{"move", 8, 20 * time.Second, (*world).move},
+	{"leave", 6, 30 * time.Second, (*world).leave},
+	{"pause", 2, time.Minute, (*world).pause},
+}
+
+// warm is how long the cluster has to itself before the first fault, in most episodes.
+const warm = 4 * time.Second
+
+// plan chooses the faults: one to four, that overlap as chance will have it.
+func (w *world) plan() {
+	if len(w.o.Script) > 0 {
+		w.follow(w.o.Script)
+		return
+	}
+	first := warm + w.between(0, time.Second)
+	if w.chance(0.15) {
+		first = w.between(0, warm) // while everything begins
+	}
+	count := 1 + w.rng.IntN(4)
+	for i := range count {
+		at := first
+		if i > 0 {
+			at += w.logarithmic(time.Millisecond, 20*time.Second)
+		}
+		f := w.choose()
+		lasts := w.logarithmic(30*time.Millisecond, f.longest)
+		w.lastFault = max(w.lastFault, moment(at+lasts))
+		w.events.push(moment(at), func() { w.strike(f, lasts) })
+	}
+	w.events.push(w.lastFault.add(settle), w.checkSettled)
+}
+
+// follow plans what a script says.
+func (w *world) follow(script []Step) {
+	for _, step := range script {
+		at := slices.IndexFunc(faults, func(f fault) bool { return f.kind == step.Kind })
+		on := slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == step.On })
+		if at < 0 || on < 0 && step.On != "" {
+			panic(fmt.Sprintf("no such step: %+v", step))
+		}
+		w.lastFault = max(w.lastFault, moment(step.At+step.Lasts))
+		w.events.push(moment(step.At), func() {
+			if on >= 0 {
+				w.struck = w.nodes[on]
+			}
+			w.strike(faults[at], step.Lasts)
+			w.struck = nil
+		})
+	}
+	w.events.push(w.lastFault.add(settle), w.checkSettled)
+}
+
+// strike lets a fault happen for a while.
+func (w *world) strike(f fault, lasts time.Duration) {
+	w.leap = firstLeap
+	w.note("FAULT", f.kind+" for "+lasts.Round(time.Millisecond).String())
+	end, near := f.begin(w)
+	for _, n := range near {
+		n.calm = false
+		n.faults++
+		w.note("FAULT", "  near "+n.name)
+	}
+	w.after(lasts, func() {
+		w.leap = firstLeap
+		w.note("FAULT", "end of "+f.kind)
+		if end != nil {
+			end()
+		}
+		for _, n := range near {
+			n.calm = false
+			n.faults--
+			n.trouble = max(n.trouble, w.now.add(3*time.Second))
+		}
+	})
+}
+
+func (w *world) choose() fault {
+	total := 0
+	for _, f := range faults {
+		if w.allowed(f) {
+			total += f.weight
+		}
+	}
+	at := w.rng.IntN(total)
+	for _, f := range faults {
+		if !w.allowed(f) {
+			continue
+		}
+		if at -= f.weight; at < 0 {
+			return f
+		}
+	}
+	panic("no fault")
+}
+
+func (w *world) allowed(f fault) bool { return len(w.o.Only) == 0 || slices.Contains(w.o.Only, f.kind) }
+
+// logarithmic is a duration from a to b whose logarithm is evenly spread.
+func (w *world) logarithmic(a, b time.Duration) time.Duration {
+	return time.Duration(float64(a) * math.Pow(float64(b)/float64(a), w.rng.Float64()))
+}
+
+func counter(of func(w *world) *int) func(*world) (func(), []*node) {
+	return func(w *world) (func(), []*node) {
+		*of(w)++
+		return func() { *of(w)-- }, nil
+	}
+}
+
+// victim is any node, the ones that hold something a little more often.
+func (w *world) victim() *node {
+	if w.struck != nil {
+		return w.struck
+	}
+	var holders []*node
+	for _, n := range w.nodes {
+		for _, d := range n.memory.Duties {
+			if d.Hold.State == cluster.Held {
+				holders = append(holders, n)
+				break
+			}
+		}
+	}
+	if len(holders) > 0 && w.chance(0.6) {
+		return pick(w, holders)
+	}
+	return pick(w, w.nodes)
+}
+
+func (w *world) crash() (func(), []*node) {
+	n := w.victim()
+	if n.up {
+		w.kill(n)
+	}
+	return func() { w.restart(n) }, []*node{n}
+}
+
+func (w *world) restart(n *node) {
+	if n.booted && !n.up {
+		w.start(n)
+	}
+}
+
+// off takes the machine's power: kernel, gate and process are gone at once.
+func (w *world) off(n *node) {
+	if n.up {
+		w.kill(n)
+	}
+	n.booted, n.fresh, n.gate = false, true, gate{}
+	n.units.Running, n.units.All = false, false
+	w.cloud.power[n.machine] = cluster.PowerOff
+	w.note(n.name, "is off")
+}
+
+func (w *world) reboot() (func(), []*node) {
+	n := w.victim()
+	w.off(n)
+	machine := n.machine
+	return func() {
+		if n.machine == machine && w.cloud.power[machine] == cluster.PowerOff {
+			n.booted = true
+			w.cloud.power[machine] = cluster.PowerOn
+			w.restart(n)
+		}
+	}, []*node{n}
+}
+
+func (w *world) destroy() (func(), []*node) {
+	n := w.victim()
+	w.lose(n)
+	if w.chance(0.3) {
+		return nil, []*node{n}
+	}
+	return func() { w.replace(n) }, []*node{n}
+}
+
+func (w *world) lose(n *node) {
+	w.off(n)
+	w.cloud.power[n.machine] = cluster.PowerGone
+}
+
+// replace is what the cluster will do one day: tombstone, new machine, which claims the name.
+func (w *world) replace(n *node) {
+	if w.cloud.power[n.machine] != cluster.PowerGone {
+		return
+	}
+	if c, ok := w.ledger.claims[n.name]; ok {
+		c.Tombstoned = true
+		w.ledger.claims[n.name] = c
+		w.ledger.version++
+	}
+	w.newMachine(n)
+	w.start(n)
+}
+
+func (w *world) freeze() (func(), []*node) {
+	n := w.victim()
+	if n.up && !n.frozen {
+		n.frozen, n.dueBy = true, w.now.add(w.between(0, 100*time.Millisecond))
+	}
+	starts := n.starts
+	return func() {
+		if n.starts == starts {
+			w.thaw(n)
+		}
+	}, []*node{n}
+}
+
+// thaw lets a frozen process go on. Its backlog and its late turn race.
+func (w *world) thaw(n *node) {
+	n.frozen = false
+	n.due = w.now
+	first := w.chance(0.5)
+	if first {
+		w.turn(n)
+	}
+	inbox := n.inbox
+	n.inbox = nil
+	for _, b := range inbox {
+		w.receive(n, b)
+	}
+	if !first {
+		w.turn(n)
+	}
+}
+
+func (w *world) cut(pairs [][2]int) func() {
+	for _, p := range pairs {
+		w.links[p[0]][p[1]].cut++
+	}
+	return func() {
+		for _, p := range pairs {
+			w.links[p[0]][p[1]].cut--
+		}
+	}
+}
+
+func (w *world) cutAround(in, out bool) (func(), []*node) {
+	n := w.victim()
+	var pairs [][2]int
+	for k := range w.nodes {
+		if k == n.i {
+			continue
+		}
+		if in {
+			pairs = append(pairs, [2]int{k, n.i})
+		}
+		if out {
+			pairs = append(pairs, [2]int{n.i, k})
+		}
+	}
+	return w.cut(pairs), []*node{n}
+}
+
+// split parts the nodes in two, sometimes in one direction only, sometimes with one that hears both sides.
+func (w *world) split() (func(), []*node) {
+	side := make([]int, len(w.nodes))
+	for i := range side {
+		side[i] = w.rng.IntN(2)
+	}
+	if w.chance(0.3) {
+		side[w.rng.IntN(len(side))] = 2
+	}
+	oneWay := w.chance(0.2)
+	var pairs [][2]int
+	for i := range side {
+		for k := range side {
+			if side[i]+side[k] == 1 && (!oneWay || side[i] == 0) {
+				pairs = append(pairs, [2]int{i, k})
+			}
+		}
+	}
+	return w.cut(pairs), w.nodes
+}
+
+func (w *world) pair() (func(), []*node) {
+	a := w.victim()
+	b := pick(w, w.nodes)
+	if a == b {
+		b = w.nodes[(a.i+1)%len(w.nodes)]
+	}
+	pairs := [][2]int{{a.i, b.i}}
+	if w.chance(0.7) {
+		pairs = append(pairs, [2]int{b.i, a.i})
+	}
+	return w.cut(pairs), []*node{a, b}
+}
+
+// ragged cuts every direction of every pair by itself.
+func (w *world) ragged() (func(), []*node) {
+	var pairs [][2]int
+	p := 0.1 + 0.5*w.rng.Float64()
+	for i := range w.nodes {
+		for k := range w.nodes {
+			if i != k && w.chance(p) {
+				pairs = append(pairs, [2]int{i, k})
+			}
+		}
+	}
+	return w.cut(pairs), w.nodes
+}
+
+func (w *world) loss() (func(), []*node) {
+	p := 0.05 + 0.35*w.rng.Float64()
+	for i := range w.links {
+		for k := range w.links[i] {
+			w.links[i][k].loss = append(w.links[i][k].loss, p)
+		}
+	}
+	near := w.nodes
+	if p <= 0.2 {
+		near = nil // what the design promises to bear
+	}
+	return func() {
+		for i := range w.links {
+			for k := range w.links[i] {
+				l := &w.links[i][k]
+				at := slices.Index(l.loss, p)
+				l.loss = slices.Delete(slices.Clone(l.loss), at, at+1)
+			}
+		}
+	}, near
+}
+
+// late delays what a node sends, hears, or both.
+func (w *world) late() (func(), []*node) {
+	n := w.victim()
+	by := w.logarithmic(20*time.Millisecond, 2*time.Second)
+	in, out := w.chance(0.7), w.chance(0.7)
+	change := func(d time.Duration) {
+		for k := range w.nodes {
+			if in {
+				w.links[k][n.i].slow += d
+			}
+			if out {
+				w.links[n.i][k].slow += d
+			}
+		}
+	}
+	change(by)
+	return func() { change(-by) }, []*node{n}
+}
+
+// halfDies is the loss of exactly half of the nodes, or of all but one, at once.
+func (w *world) halfDies() (func(), []*node) {
+	lost := len(w.nodes) / 2
+	if w.chance(0.25) {
+		lost = len(w.nodes) - 1
+	}
+	manner := w.rng.IntN(3)
+	var ends []func()
+	var near []*node
+	for _, i := range w.rng.Perm(len(w.nodes))[:lost] {
+		n := w.nodes[i]
+		near = append(near, n)
+		switch manner {
+		case 0:
+			if n.up {
+				w.kill(n)
+			}
+			ends = append(ends, func() { w.restart(n) })
+		case 1:
+			w.off(n)
+			ends = append(ends, func() {
+				if w.cloud.power[n.machine] == cluster.PowerOff {
+					n.booted = true
+					w.cloud.power[n.machine] = cluster.PowerOn
+					w.restart(n)
+				}
+			})
+		case 2:
+			w.lose(n)
+			ends = append(ends, func() { w.replace(n) })
+		}
+	}
+	return func() {
+		for _, end := range ends {
+			end()
+		}
+	}, w.nodes
+}
+
+func (w *world) ledgerForSome() (func(), []*node) {
+	var some []int
+	for i := range w.nodes {
+		if w.chance(0.5) {
+			some = append(some, i)
+			w.ledger.cut[i]++
+		}
+	}
+	return func() {
+		for _, i := range some {
+			w.ledger.cut[i]--
+		}
+	}, nil
+}
+
+func (w *world) unhealthy() (func(), []*node) {
+	n := w.victim()
+	n.health = cluster.Unhealthy
+	n.wake(w.now)
+	return func() {
+		n.health = cluster.Healthy
+		n.wake(w.now)
+	}, []*node{n}
+}
+
+func (w *world) clockOff() (func(), []*node) {
+	n := w.victim()
+	n.view.ClockOff = true
+	n.wake(w.now)
+	return func() {
+		n.view.ClockOff = false
+		n.wake(w.now)
+	}, []*node{n}
+}
+
+// move orders a switchover at some node.
+func (w *world) move() (func(), []*node) {
+	n := w.victim()
+	starts := n.starts
+	var names []string
+	for _, r := range n.policy.Roles {
+		if r.Primary {
+			names = append(names, r.Name)
+		}
+	}
+	names = append(names, cluster.Coordinator)
+	duty := pick(w, names)
+	to := ""
+	if w.chance(0.3) {
+		to = pick(w, w.nodes).name
+	}
+	n.orders.Moves = []cluster.Move{{Duty: duty, From: n.memory.Duties[duty].Promise.Epoch, To: to}}
+	n.wake(w.now)
+	return func() {
+		if n.starts == starts {
+			n.orders.Moves = nil
+			n.wake(w.now)
+		}
+	}, w.nodes
+}
+
+// leave is a clean stop, and a start afterwards.
+func (w *world) leave() (func(), []*node) {
+	n := w.victim()
+	if n.up {
+		n.orders.Leave, n.view.Phase = true, cluster.Stopping
+		n.wake(w.now)
+		w.awaitLeft(n, n.starts, w.now.add(15*time.Second))
+	}
+	return func() {
+		if n.up && n.orders.Leave {
+			w.stop(n)
+		}
+		w.restart(n)
+	}, w.nodes
+}
+
+func (w *world) awaitLeft(n *node, starts int, until moment) {
+	w.after(50*time.Millisecond, func() {
+		if n.starts != starts {
+			return
+		}
+		for _, d := range n.memory.Duties {
+			if acts(d.Hold.State) && w.now < until {
+				w.awaitLeft(n, starts, until)
+				return
+			}
+		}
+		w.stop(n)
+	})
+}
+
+// stop ends a process in order: it closes its gate and stops the writers.
+func (w *world) stop(n *node) {
+	n.gate.until, n.gate.shut = 0, min(n.gate.shut, w.now)
+	n.units.Running, n.units.All = false, false
+	w.kill(n)
+}
+
+func (w *world) pause() (func(), []*node) {
+	n := w.victim()
+	n.orders.Pause = true
+	n.wake(w.now)
+	return func() {
+		n.orders.Pause = false
+		n.wake(w.now)
+	}, []*node{n}
+}
+
+func acts(s cluster.HoldState) bool {
+	return s == cluster.Waiting || s == cluster.Held || s == cluster.Offered
+}

@@ -1,0 +1,168 @@
+package sim
+
+import (
+	"time"
+
+	"understudy/sidecar/cluster"
+)
+
+// The first leap through a quiet time, and the longest. Each one is three times the one before, as long as nothing changes.
+const (
+	firstLeap = 400 * time.Millisecond
+	mostLeap  = 10 * time.Minute
+	// recent is how old something that is renewed with every beat can be.
+	recent = 260 * time.Millisecond
+	// longAgo is how long something has been silent when no decision hangs on the length of the silence any more.
+	longAgo = 1600 * time.Millisecond
+)
+
+// tryLeap leaps if nothing is going on.
+func (w *world) tryLeap() {
+	for _, n := range w.nodes {
+		if !n.calm && n.up {
+			return
+		}
+	}
+	if w.now < w.quietUntil || !w.quiet() {
+		return
+	}
+	for w.air.next() != never {
+		w.now = max(w.now, min(w.air.next(), w.now)) // the air is emptied a little early
+		w.land(w.air.pop())
+	}
+	by := min(w.leap, w.events.next().sub(w.now)-5*time.Millisecond, moment(Hour).sub(w.now)-time.Millisecond)
+	if by < firstLeap/2 || !w.quiet() {
+		return
+	}
+	w.jump(by)
+	w.leap = min(3*w.leap, mostLeap)
+	w.report_.Leaps++
+}
+
+// quiet says that every node only does over and over what it does.
+func (w *world) quiet() bool {
+	for _, n := range w.nodes {
+		if !n.up {
+			continue
+		}
+		if n.frozen || n.dueBy != 0 {
+			return false
+		}
+		for _, j := range n.jobs {
+			if j.running != nil {
+				return false
+			}
+		}
+		now := n.clock.at(w.now)
+		for k := range w.nodes {
+			if k != n.i && !w.flows(k, n.i) && now.Since(max(n.peers[k].heard, n.view.Started)) < longAgo {
+				return false
+			}
+		}
+		if n.gate.shut > w.now && n.gate.shut != never && !w.renewed(n) && n.gate.until.Sub(now) < time.Second {
+			return false
+		}
+	}
+	return true
+}
+
+// flows says that beats from k to n come as they should.
+func (w *world) flows(k, n int) bool {
+	p := &w.nodes[n].peers[k]
+	return w.nodes[k].up && !w.nodes[k].frozen && w.links[k][n].clean() && p.heard != 0 && w.now.sub(p.true_) < recent
+}
+
+// renewed says that the node's gate hangs on beats that are confirmed all the time.
+func (w *world) renewed(n *node) bool {
+	d := n.memory.Duties[n.own.Name]
+	return d.Confirmed != 0 && n.clock.at(w.now).Sub(d.Confirmed) < recent
+}
+
+// jump moves the world, and with it all that is renewed over and over.
+func (w *world) jump(by time.Duration) {
+	type shift struct {
+		flows []bool
+		gate  bool
+	}
+	shifts := make([]shift, len(w.nodes))
+	for i, n := range w.nodes {
+		shifts[i].flows = make([]bool, len(w.nodes))
+		if !n.up {
+			continue
+		}
+		for k := range w.nodes {
+			shifts[i].flows[k] = k != i && w.flows(k, i)
+		}
+		shifts[i].gate = n.own != nil && n.gate.shut > w.now && n.gate.shut != never && (w.renewed(n) || w.lends(n))
+	}
+	from := w.now
+	w.now = w.now.add(by)
+	for i, n := range w.nodes {
+		if !n.up {
+			continue
+		}
+		d := n.clock.at(w.now) - n.clock.at(from)
+		for k := range n.peers {
+			if shifts[i].flows[k] {
+				w.keep(n, k, from, d)
+			}
+		}
+		for name, x := range n.memory.Duties {
+			if x.Confirmed != 0 && n.clock.at(from).Sub(x.Confirmed) < recent {
+				x.Confirmed += d
+				n.memory.Duties[name] = x
+			}
+		}
+		if shifts[i].gate {
+			n.gate.until += d
+			n.gate.shut = n.gate.shut.add(by)
+		}
+		w.keepReadings(n, from, d)
+		n.beat, n.last, n.lastSent = n.beat.add(by), n.last.add(by), n.lastSent.add(by)
+		if n.fast != never {
+			n.fast = n.fast.add(by)
+		}
+		n.due = max(n.due, w.now.add(time.Duration(i)*time.Millisecond))
+		n.calm = false
+	}
+	w.quietUntil = w.now.add(100 * time.Millisecond)
+}
+
+// lends says that the node's gate hangs on the ledger's word or the register's, which go on being read.
+func (w *world) lends(n *node) bool {
+	d := n.memory.Duties[n.own.Name]
+	return d.Lease && w.reaches(n) && !n.view.Ledger.Failing || single(n.own) && n.view.Holders[n.own.Name].Here
+}
+
+// keep moves what a node knows of a peer whose beats have come all the time.
+func (w *world) keep(n *node, k int, from moment, d cluster.Instant) {
+	p, other := &n.peers[k], w.nodes[k]
+	p.heard += d
+	p.true_ = p.true_.add(w.now.sub(from))
+	p.newest.sent += other.clock.at(w.now) - other.clock.at(from)
+	if p.confirmed != 0 && n.clock.at(from).Sub(p.confirmed) < recent+100*time.Millisecond {
+		p.confirmed += d
+	}
+}
+
+// keepReadings moves the readings that would have been made again and found the same.
+func (w *world) keepReadings(n *node, from moment, d cluster.Instant) {
+	v := &n.view
+	if v.Ledger.ReadSent != 0 && !v.Ledger.Failing && w.reaches(n) && n.readVersion == w.ledger.version {
+		v.Ledger.ReadSent += d
+		stale := w.stale(n)
+		v.Ledger.Stale = stale
+	}
+	for key, z := range v.Zones {
+		if z.At != 0 && w.zone.away == 0 && n.zoneVersion == w.zone.version {
+			z.At += d
+			v.Zones = with(v.Zones, key, z)
+		}
+	}
+	for role, h := range v.Holders {
+		if r := w.cloud.register[role]; h.At != 0 && w.cloud.away == 0 && h.Machine == r.machine && !h.Pending {
+			h.At += d
+			v.Holders = with(v.Holders, role, h)
+		}
+	}
+}
