@@ -45,7 +45,7 @@ func (t *turn) reserved(d duty, s *Duty) {
 		}
 		return
 	}
-	if t.Orders.Pause || t.Machine == "" {
+	if t.Orders.Pause || t.Machine == "" || !t.mayAct(d, s) {
 		return
 	}
 	here := h.Here && t.Now.Since(h.HereAt) < 2*tm.Reconcile

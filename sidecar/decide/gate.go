@@ -14,7 +14,9 @@ func (t *turn) gate(d duty, s *Duty) {
 	}
 	now := t.Gates[d.name]
 	if s.Hold.State != cluster.Held && s.Hold.State != cluster.Offered {
-		if now.Until > t.Now {
+		// When the duty has just been given up the gate is closed by hand, too: the kernel ends an element some 20 ms late, and what is
+		// said next lets the successor act.
+		if now.Until > t.Now || acting(t.was.Duties[d.name].Hold.State) && s.Hold.State != cluster.Waiting {
 			t.act(Gate{Reason: Reason(fmt.Sprintf("%s does not have %s", t.p.Self, d.title())), Role: d.name})
 		}
 		return
@@ -26,6 +28,12 @@ func (t *turn) gate(d duty, s *Duty) {
 		return
 	}
 	t.act(Gate{Reason: Reason(why), Role: d.name, Until: until, Drain: drain})
+}
+
+// mayAct says that the duty is surely ours now: after a pause it may be another's already, though nobody has told us yet.
+func (t *turn) mayAct(d duty, s *Duty) bool {
+	until, _ := t.openUntil(d, s)
+	return until > t.Now
 }
 
 // openUntil is until when this node may answer, and why.

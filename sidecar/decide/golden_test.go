@@ -232,7 +232,7 @@ func TestDecisions(t *testing.T) {
 				v.Gates[r.Name] = GateReading{Until: n.gate[r.Name], Added: r.Link.IsValid() && n.gate[r.Name] > 0}
 			}
 		}
-		m.Lasting = Lasting{Epochs: maps.Clone(m.Epochs), Promised: maps.Clone(m.Promised)}
+		m.Lasting = m.Lasting.clone()
 		c.change(g, &v, &m, &p)
 		fmt.Fprintf(&out, "=== %s: %s (at %s)\n%s\n", c.rule, c.name, c.node, render(v, Next(v, m, p)))
 	}

@@ -179,7 +179,11 @@ func (t *turn) release(d duty, s *Duty, why string) {
 		t.note(NoteStepped, t.p.Self, d.name, fmt.Sprintf("%s steps down from %s: %s", t.p.Self, d.title(), why))
 	}
 	s.Hold = cluster.Hold{Duty: d.name, Epoch: s.Hold.Epoch, State: cluster.Released}
-	s.Acting, s.Bid, s.Draining, s.Offering, s.To, s.Lease = 0, 0, 0, 0, "", false
+	if s.Promise.Holder != t.p.Self {
+		s.Hold.To = s.Promise.Holder
+	}
+	s.Acting, s.Bid, s.Lease = 0, 0, false
+	s.stay()
 	s.Again = t.Now.Add(t.p.Timings.Detection)
 }
 

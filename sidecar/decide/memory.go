@@ -23,6 +23,8 @@ type Lasting struct {
 	// Promised is the highest epoch of each duty that this node has ever promised. It promises none up to it again, unless
 	// the holder itself says that it holds it.
 	Promised map[string]uint64 `json:"promised,omitempty"`
+	// Voted: this disk has seen this node grant or confirm something.
+	Voted bool `json:"voted,omitempty"`
 	// Leases are the leased epochs of each duty that this node has promised, or bid for, and that are not known to be over.
 	Leases map[string][]Lease `json:"leases,omitempty"`
 }
@@ -52,6 +54,8 @@ type Duty struct {
 	// Draining and Offering are when those steps of a planned move began; To is where it goes. Zero: there is no move.
 	Draining, Offering cluster.Instant
 	To                 string
+	// Stopping: the move has come to where the primary units must not run any more.
+	Stopping bool
 	// Again is when a bid or an offer that came to nothing may be made again.
 	Again cluster.Instant
 	// Vacant is since when nobody else was seen to hold the duty; zero: somebody does.

@@ -12,14 +12,14 @@ import (
 // is released in the same turn in which this node itself promises it to the other (hold.go).
 func (t *turn) move(d duty, s *Duty) {
 	if s.Hold.State != cluster.Held && s.Hold.State != cluster.Offered {
-		s.Draining, s.Offering, s.To = 0, 0, ""
+		s.stay()
 		return
 	}
 	to, why := t.wanted(d, s)
 	if why == "" {
 		if s.To != "" { // taken back
 			s.Hold.State, s.Hold.To = cluster.Held, ""
-			s.Draining, s.Offering, s.To = 0, 0, ""
+			s.stay()
 		}
 		return
 	}
@@ -35,7 +35,7 @@ func (t *turn) move(d duty, s *Duty) {
 		s.To, s.Draining = to, t.Now
 		t.note(NoteMoved, t.p.Self, d.name, fmt.Sprintf("%s moves from %s to %s: %s", d.title(), t.p.Self, to, why))
 	}
-	if s.Offering == 0 && !t.drained(d, s, why) {
+	if s.Offering == 0 && !(t.drained(d, s, why) && t.stopped(d, s)) {
 		return
 	}
 	if s.Offering == 0 {
@@ -45,17 +45,26 @@ func (t *turn) move(d duty, s *Duty) {
 	if limit := s.Offering.Add(4 * t.p.Timings.Detection); t.Now > limit {
 		t.blocked("move of "+d.title(), fmt.Sprintf("%s has not taken it within %s", s.To, ms(4*t.p.Timings.Detection)))
 		s.Hold.State, s.Hold.To = cluster.Held, ""
-		s.Draining, s.Offering, s.To = 0, 0, ""
+		s.stay()
 		s.Again = t.Now.Add(10 * t.p.Timings.Detection)
 	} else {
 		t.at(limit + 1)
 	}
 }
 
+// stopped says that the programs that write the data are stopped, and has them stopped: the successor must find all of it.
+func (t *turn) stopped(d duty, s *Duty) bool {
+	s.Stopping = d.role != nil && d.role.PrimaryUnits
+	return !s.Stopping || !t.Units[d.name].Running
+}
+
+// stay forgets a planned move.
+func (s *Duty) stay() { s.Draining, s.Offering, s.To, s.Stopping = 0, 0, "", false }
+
 // nowhere deals with a move that has no target: it waits, unless this node is going down anyway.
 func (t *turn) nowhere(d duty, s *Duty, why string) {
 	s.Hold.State, s.Hold.To = cluster.Held, ""
-	s.Draining, s.Offering, s.To = 0, 0, ""
+	s.stay()
 	if t.Orders.Leave {
 		t.release(d, s, why+", and no other node can take it")
 		return

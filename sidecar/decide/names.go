@@ -15,7 +15,8 @@ import (
 // whose role has nobody serving stays as it is: an empty answer helps no one.
 func (t *turn) publish() {
 	s := t.duties[cluster.Coordinator]
-	if s.Hold.State != cluster.Held || t.Orders.Pause {
+	d := duty{name: cluster.Coordinator}
+	if s.Hold.State != cluster.Held || t.Orders.Pause || !t.mayAct(d, &s) {
 		return
 	}
 	for _, z := range t.p.Zones {

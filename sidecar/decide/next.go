@@ -14,6 +14,7 @@ func Next(v View, m Memory, p Policy) Decision {
 	t.look = v.Now.Add(t.p.Timings.LedgerIdle)
 	t.judge()
 	t.votes = t.mayVote()
+	t.lasting.Voted = t.lasting.Voted || t.votes
 	if t.reach() < p.majority() && t.votes {
 		t.shortSince = max(m.Short, v.Started)
 		if m.Short == 0 {
@@ -133,7 +134,8 @@ func (t *turn) duty(d duty) {
 		}
 	}
 	if t.was.For != t.Started { // the clock goes on through a gap, but what was heard is void
-		s.Bid, s.Draining, s.Offering, s.To, s.Vacant = 0, 0, 0, "", 0
+		s.Bid, s.Vacant = 0, 0
+		s.stay()
 	}
 	t.learn(d)
 	t.promise(d, &s)
@@ -168,7 +170,7 @@ func (t *turn) remember(d duty, s *Duty) {
 
 // clone copies what Next changes.
 func (l Lasting) clone() Lasting {
-	c := Lasting{Epochs: map[string]uint64{}, Promised: map[string]uint64{}, Leases: map[string][]Lease{}}
+	c := Lasting{Voted: l.Voted, Epochs: map[string]uint64{}, Promised: map[string]uint64{}, Leases: map[string][]Lease{}}
 	maps.Copy(c.Epochs, l.Epochs)
 	maps.Copy(c.Promised, l.Promised)
 	maps.Copy(c.Leases, l.Leases)
@@ -177,6 +179,6 @@ func (l Lasting) clone() Lasting {
 
 // Equal says that two hold the same, so that nothing needs to be written.
 func (l Lasting) Equal(other Lasting) bool {
-	return maps.Equal(l.Epochs, other.Epochs) && maps.Equal(l.Promised, other.Promised) &&
+	return l.Voted == other.Voted && maps.Equal(l.Epochs, other.Epochs) && maps.Equal(l.Promised, other.Promised) &&
 		maps.EqualFunc(l.Leases, other.Leases, slices.Equal[[]Lease])
 }

@@ -25,6 +25,12 @@ func (t *turn) mayVote() bool {
 		t.blocked("vote", "this machine has booted and has neither read the ledger nor heard every member since")
 		return false
 	}
+	// A new disk knows nothing of what its predecessor promised; of so many others one was there, whatever it was.
+	predecessor := !t.Ledger.Configured || t.Claim.Epoch > 1
+	if enough := len(t.p.Nodes) - t.p.majority() + 1; predecessor && !t.lasting.Voted && len(t.live)-1 < enough {
+		t.blocked("vote", fmt.Sprintf("this disk has never voted, and %d of the %d other members needed to learn from are heard", len(t.live)-1, enough))
+		return false
+	}
 	return true
 }
 
@@ -61,9 +67,6 @@ func (t *turn) learn(d duty) {
 // highest bid, if it sees for itself that the duty is free.
 func (t *turn) promise(d duty, s *Duty) {
 	t.forget(d, s)
-	if !t.votes {
-		return
-	}
 	for _, k := range t.p.Nodes {
 		h := holdOf(t.said(k), d.name)
 		again := s.Promise.Epoch == 0 && h.Epoch == t.lasting.Promised[d.name] // before we started, perhaps to this holder
@@ -73,6 +76,9 @@ func (t *turn) promise(d duty, s *Duty) {
 		if acting(h.State) && k == s.Promise.Holder && h.Epoch == s.Promise.Epoch && k != t.p.Self {
 			s.Promise.Lease = leaseOf(t.said(k), d.name) // asked for outside a majority, won inside one
 		}
+	}
+	if !t.votes {
+		return // who has won is followed all the same: it keeps us from acting, and confirms nobody while we do not vote
 	}
 	best, by := cluster.Bid{}, ""
 	for _, k := range d.nodes {

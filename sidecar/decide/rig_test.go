@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -36,23 +37,24 @@ type rig struct {
 }
 
 type rigNode struct {
-	name    string
-	p       Policy
-	m       Memory
-	v       View
-	dead    bool
-	stopped bool
-	due     cluster.Instant
-	lastRun cluster.Instant
-	beatDue cluster.Instant
-	said    cluster.Announcement
-	session int
-	seq     uint64
-	sent    map[uint64]cluster.Instant
-	heard   map[string]rigHeard
-	gate    map[string]cluster.Instant
-	drain   map[string]cluster.Instant
-	out     Decision
+	name     string
+	p        Policy
+	m        Memory
+	v        View
+	dead     bool
+	stopped  bool
+	due      cluster.Instant
+	lastRun  cluster.Instant
+	beatDue  cluster.Instant
+	said     cluster.Announcement
+	session  int
+	seq      uint64
+	sent     map[uint64]cluster.Instant
+	heard    map[string]rigHeard
+	gate     map[string]cluster.Instant
+	drain    map[string]cluster.Instant
+	out      Decision
+	unitsDue cluster.Instant
 }
 
 type rigHeard struct {
@@ -196,12 +198,28 @@ func (g *rig) turn(n *rigNode) {
 			}
 		}
 		g.ledgerAct(n, a)
+		if u, ok := a.(PrimaryUnits); ok {
+			g.units(n, u)
+		}
 	}
 	if !sameSay(d.Say, n.said) {
 		n.said = d.Say
 		g.beat(n)
 	}
 	n.due = d.LookAgain
+}
+
+// units starts and stops a role's programs, which takes 300 ms either way.
+func (g *rig) units(n *rigNode, a PrimaryUnits) {
+	if n.unitsDue == 0 {
+		n.unitsDue = g.now.Add(300 * time.Millisecond)
+	}
+	if g.now < n.unitsDue {
+		return
+	}
+	n.unitsDue = 0
+	n.v.Units = map[string]UnitReading{a.Role: {Running: a.Start, All: a.Start}}
+	n.due = min(n.due, g.now+1_000_000)
 }
 
 func (g *rig) ledgerAct(n *rigNode, a Action) {
@@ -255,7 +273,7 @@ func (g *rig) withLedger() {
 	}
 }
 
-func sameSay(a, b cluster.Announcement) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
+func sameSay(a, b cluster.Announcement) bool { return reflect.DeepEqual(a, b) }
 
 // watch counts open gates: a gate that nobody touches closes by itself.
 func (g *rig) watch() {

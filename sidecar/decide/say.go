@@ -40,12 +40,19 @@ func (t *turn) say() cluster.Announcement {
 
 // told is the hold as others may know it. A duty is released only once the programs that write the data are stopped.
 func (t *turn) told(name string, s Duty) cluster.Hold {
-	if s.Hold.State == cluster.Released && t.Units[name].Running {
-		h := s.Hold
-		h.State = cluster.Held
+	h := s.Hold
+	if h.State != cluster.Released {
 		return h
 	}
-	return s.Hold
+	switch running := t.Units[name].Running; {
+	case running && h.To != "":
+		h.State = cluster.Offered
+	case running:
+		h.State = cluster.Held
+	default:
+		h.To = ""
+	}
+	return h
 }
 
 // phase is how far this node has come: it serves when it has applied its role, is healthy and has the data.

@@ -434,3 +434,55 @@ func TestMoveToANodeOfAnotherRoleIsRefused(t *testing.T) {
 		t.Error("mail1 began to move")
 	}
 }
+
+const writers = head + `
+  mail: {nodes: "mail[1-2]", address: {vip: 10.0.0.25/24, interface: eth0, names: [mail]}, data: [{path: /var/vmail}], primary_units: [postfix.service]}
+  web: {nodes: "web[1-2]", names: [web]}
+`
+
+// The writers of the old primary are stopped before the new one begins, and the first try succeeds.
+func TestPlannedMoveStopsTheWritersFirst(t *testing.T) {
+	g := newRig(t, writers)
+	for _, n := range []string{"mail1", "mail2"} {
+		g.nodes[n].v.Units = map[string]UnitReading{"mail": {}}
+		g.nodes[n].v.Sockets = map[string]SocketReading{"mail": {At: 1 << 60}}
+	}
+	g.run(3 * time.Second)
+	g.check("mail", "mail1")
+	if !g.nodes["mail1"].v.Units["mail"].All {
+		t.Fatal("the units of mail1 do not run: the test shows nothing")
+	}
+	g.nodes["mail1"].v.Orders.Moves = []cluster.Move{{Duty: "mail", From: 1}}
+	for range 2000 {
+		g.step()
+		g.now += 1_000_000
+		if g.nodes["mail1"].v.Units["mail"].Running && g.holder("mail") == "mail2" {
+			t.Error("mail2 acts while the units of mail1 run")
+		}
+	}
+	g.check("mail", "mail2")
+	if got := g.nodes["mail2"].m.Duties["mail"].Hold.Epoch; got != 2 {
+		t.Errorf("mail2 holds under epoch %d, want 2: the first try", got)
+	}
+	if !g.nodes["mail2"].v.Units["mail"].All {
+		t.Error("the units of mail2 do not run")
+	}
+}
+
+func TestResumedPrimaryTouchesNothingThatIsAnothersNow(t *testing.T) {
+	g := started(t, eight)
+	g.nodes["lb1"].stopped = true
+	g.run(3 * time.Second)
+	g.check(cluster.Coordinator, "lb1+lb2")
+	g.nodes["lb1"].v.Holders = map[string]HolderReading{"lb": {AddressHolder: cluster.AddressHolder{Machine: "m-lb2"}, At: g.now + 1}}
+	g.nodes["lb1"].stopped = false
+	for range 1000 {
+		g.step()
+		g.now += 1_000_000
+		for _, a := range g.nodes["lb1"].out.Actions {
+			if _, ok := a.(AssignReserved); ok {
+				t.Fatalf("lb1 wants the address back: %s", a.Text())
+			}
+		}
+	}
+}

@@ -14,7 +14,9 @@ func (t *turn) units(d duty, s *Duty) {
 	}
 	holds := s.Hold.State == cluster.Held || s.Hold.State == cluster.Offered
 	switch {
-	case holds && !u.All && !t.Orders.Pause && s.Draining == 0:
+	case holds && s.Stopping && u.Running:
+		t.act(PrimaryUnits{Reason: Reason(fmt.Sprintf("%s moves to %s, which must find all its data", d.title(), s.To)), Role: d.name})
+	case holds && !u.All && !t.Orders.Pause && s.Draining == 0 && t.mayAct(d, s):
 		t.act(PrimaryUnits{
 			Reason: Reason(fmt.Sprintf("%s has %s under epoch %d", t.p.Self, d.title(), s.Hold.Epoch)),
 			Expect: Expect{Duty: d.name, Epoch: s.Hold.Epoch}, Role: d.name, Start: true,
