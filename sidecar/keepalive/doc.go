@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package keepalive tells the members of a cluster, ten times a second, that the others are there, what they say of
-// themselves, and who hears whom. It judges nothing: silence is reported as silence.
+// themselves, and who hears whom. It judges nothing: how long a silence may last is for others to say.
 //
 // # Beats
 //
@@ -62,7 +62,10 @@
 //
 // Arrival is when the beat is read from the socket. Under load that is late, so a peer seems alive for longer, never dead
 // sooner. Kernel timestamps would be truer by that much, but are of the wall clock, which may be set. Confirmations do not
-// depend on arrival at all: they are told as the instant at which the confirmed beat was about to be sent. After a pause of
-// the process the socket holds beats of long ago: the caller notices the gap and calls Reset, whereupon only beats that name
-// a new session of ours count.
+// depend on arrival at all: they are told as the instant at which the confirmed beat was about to be sent.
+//
+// Silence counts only while we listen. If our own timers come late, everything that was heard is taken to have been heard
+// later by as much, because beats may wait in the socket, or their senders on the same processors stood still as well. After
+// a long pause the socket holds beats of long ago: the caller notices the gap and calls Reset, whereupon only beats that
+// name a new session of ours count.
 package keepalive

@@ -103,7 +103,8 @@ func (m *Mesh) SetPeers(peers map[string]netip.AddrPort) {
 }
 
 // Peers returns what is known of every peer of SetPeers. The caller must not change the maps and slices inside. A member that
-// a peer has never heard is in its Hears as cluster.Forever; one that the peer does not know of is not there.
+// a peer has never heard is in its Hears as cluster.Forever; one that the peer does not know of is not there. If this process
+// stood still, Heard is later than the arrival of the beat by that long, see the package comment.
 //
 // Peers is the beginning of a turn that ends with Say: from the first call after a Say until the next Say, beats name no newer
 // beats of others than that call has shown. So under a promise that a Say replaces, nothing was confirmed that was heard
@@ -111,7 +112,7 @@ func (m *Mesh) SetPeers(peers map[string]netip.AddrPort) {
 func (m *Mesh) Peers() map[string]cluster.Peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.node.look()
+	m.node.look(boottime.Now())
 	return m.node.snapshot()
 }
 

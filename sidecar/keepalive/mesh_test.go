@@ -73,18 +73,25 @@ func runMeshes(t testing.TB, size int, change func(*Config), wrap func(net.Packe
 	return all
 }
 
+// glimpse is Peers without the promise of a Say.
+func (m *Mesh) glimpse() map[string]cluster.Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.node.snapshot()
+}
+
 // eventually waits for what must come true, woken by what a mesh hears.
 func eventually(t testing.TB, m *Mesh, what string, is func(map[string]cluster.Peer) bool) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
-	for !is(m.Peers()) {
+	for !is(m.glimpse()) {
 		select {
 		case <-m.Changed():
 		case <-look.C:
 		case <-deadline:
-			t.Fatalf("%s: not within 10s; peers %+v, stats %+v", what, m.Peers(), m.Stats())
+			t.Fatalf("%s: not within 10s; peers %+v, stats %+v", what, m.glimpse(), m.Stats())
 		}
 	}
 }

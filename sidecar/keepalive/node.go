@@ -35,6 +35,7 @@ type node struct {
 	regular  cluster.Instant // the next round
 	fast     cluster.Instant // the earliest next beat to peers where some are missing
 	newsSent cluster.Instant // when everybody was last sent a beat for its news
+	awaited  cluster.Instant // when due should be called again at the latest; zero: it has not been called
 
 	open, plain, reply []byte // used again and again: a body received, a body to send, an answer
 	in, out            body
@@ -121,13 +122,28 @@ func (n *node) reset(session uint64) {
 // look holds what beats name of others until the next say. An announcement is decided on what was heard until somebody looked;
 // would a beat name a newer one before it says what was decided, it might confirm under the old promise a holder who the new
 // one says has nothing more from us.
-func (n *node) look() {
+func (n *node) look(now cluster.Instant) {
+	n.noticeStall(now)
 	if n.looking { // what the first one saw is the least that anybody saw
 		return
 	}
 	n.looking = true
 	for _, p := range n.order {
 		p.shown, p.shownAt = p.newest(), p.heard
+	}
+}
+
+// noticeStall takes note that this process, or the whole machine, stood still. Silence counts only while we listen: what came
+// meanwhile may lie in the socket, and who shares our processors could not send. So all that was heard moves on by as long as
+// we are late, which can make a peer seem alive for longer, and never dead sooner.
+func (n *node) noticeStall(now cluster.Instant) {
+	late := now.Sub(n.awaited)
+	if n.awaited == 0 || late <= n.cfg.Fast {
+		return
+	}
+	n.awaited = now
+	for _, p := range n.order {
+		p.heard = min(p.heard.Add(late), now)
 	}
 }
 

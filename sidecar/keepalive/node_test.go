@@ -113,6 +113,32 @@ func TestAPauseOfLessThanTheGateIsNotSilence(t *testing.T) {
 	}
 }
 
+// When a whole machine with all its nodes stands still, nobody may think of the others as silent.
+func TestSilenceCountsOnlyWhileWeListen(t *testing.T) {
+	for seed := range uint64(50) {
+		w := newWorld(t, 4, seed, nil)
+		w.run(time.Second)
+		for _, name := range w.names {
+			w.sleep(name, time.Second)
+		}
+		w.run(time.Second)
+		for _, name := range w.names { // whichever comes first, a beat, a timer or a look
+			w.nodes[name].look(w.now)
+		}
+		if worst := w.worstSilence(time.Second); worst > 300*time.Millisecond {
+			t.Errorf("seed %d: got a silence of %v, want at most about two beats", seed, worst)
+		}
+	}
+	w := newWorld(t, 4, 1, nil)
+	w.run(time.Second)
+	w.kill("n01")
+	w.sleep("n00", 300*time.Millisecond)
+	w.run(900 * time.Millisecond)
+	if silent := w.silence("n00", "n01"); silent <= detection+slack || silent > 700*time.Millisecond {
+		t.Errorf("the dead node is silent for %v, want the 900ms but for the pause", silent)
+	}
+}
+
 func TestAfterAResetOldBeatsCountNoMore(t *testing.T) {
 	w := newWorld(t, 3, 1, nil)
 	w.run(time.Second)
@@ -201,10 +227,10 @@ func TestWhatIsConfirmedIsWhatTheAnnouncementWasDecidedOn(t *testing.T) {
 	w := newWorld(t, 2, 1, nil)
 	w.run(time.Second)
 	n := w.nodes["n00"]
-	n.look()
+	n.look(w.now)
 	seen := n.peers["n01"].heard
 	w.run(150 * time.Millisecond)
-	n.look() // somebody else, for another purpose
+	n.look(w.now) // somebody else, for another purpose
 	w.run(150 * time.Millisecond)
 	if got := w.peer("n01", "n00").Confirmed; got > seen {
 		t.Errorf("n00 confirmed a beat sent at %d, before it said what it decided on what it heard until %d", got, seen)

@@ -20,6 +20,7 @@ type received struct {
 
 // receive takes in a datagram.
 func (n *node) receive(packet []byte, from netip.AddrPort, now cluster.Instant) received {
+	n.noticeStall(now)
 	n.stats.Received.add(len(packet))
 	got, why := n.take(packet, from, now)
 	if why != "" {

@@ -18,6 +18,12 @@ type due struct {
 
 // due finds out what is due and makes d of it. The caller sends it right away: now is taken for the instant of its sending.
 func (n *node) due(now cluster.Instant, d *due) {
+	n.noticeStall(now)
+	n.compose(now, d)
+	n.awaited = d.next
+}
+
+func (n *node) compose(now cluster.Instant, d *due) {
 	d.to, d.packet, d.all, d.next = d.to[:0], d.packet[:0], false, now.Add(n.cfg.Beat)
 	if n.said == nil {
 		return
