@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,9 +113,14 @@ func (n *node) specs(me self) []address.Spec {
 	return []address.Spec{s}
 }
 
+// tidyPatience is how long tidying waits for the metadata service: whoever stops a node may have stopped its network already.
+const tidyPatience = 2 * time.Second
+
 // tidy makes sure that this machine answers on no role's address.
 func (n *node) tidy() error {
-	me, err := n.identify(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), tidyPatience)
+	defer cancel()
+	me, err := n.identify(ctx)
 	if err != nil {
 		n.log.Warn("the anchor address is not known, its gate closes by itself", "err", err)
 	}
@@ -129,7 +135,16 @@ func (n *node) run(ctx context.Context) (err error) {
 	if err := n.writeSecretFiles(); err != nil {
 		return err
 	}
+	// First of all, because only one sidecar of a node can have it: a second one must not touch the gates of the first.
+	conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", n.cfg.Listen.Beats)
+	if err != nil {
+		return fmt.Errorf("listen for beats: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
 	me, err := n.identify(ctx)
+	if ctx.Err() != nil {
+		return nil // told to stop while waiting
+	}
 	if err != nil {
 		return err
 	}
@@ -143,7 +158,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, work := errgroup.WithContext(work)
-	p := &parts{node: n, me: me, addresses: addresses}
+	p := &parts{node: n, me: me, addresses: addresses, conn: conn}
 	world, err := p.assemble(work, g)
 	if err != nil {
 		stop()

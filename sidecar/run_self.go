@@ -19,8 +19,9 @@ type self struct {
 	anchor          netip.Addr
 }
 
-// metadataPatience is how long the metadata service is waited for at the start. The unit is started again after that.
-const metadataPatience = time.Minute
+// metadataPatience is how long the metadata service is waited for at the start, less than the unit may take. It is started again
+// after that.
+const metadataPatience = 20 * time.Second
 
 // identify asks the metadata service who we are, until it answers. Without one, the configuration must do.
 func (n *node) identify(ctx context.Context) (self, error) {

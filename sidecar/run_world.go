@@ -32,6 +32,7 @@ type parts struct {
 	*node
 	me        self
 	addresses *address.Addresses
+	conn      net.PacketConn // for beats
 	provider  cloud.Provider // nil: there is none
 	beats     func() keepalive.Stats
 	port      uint16 // of everybody's beats
@@ -78,15 +79,11 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	return w, nil
 }
 
-// mesh begins to listen for beats.
+// mesh begins to send beats and to hear them.
 func (p *parts) mesh(ctx context.Context, g *errgroup.Group) (*keepalive.Mesh, error) {
-	conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", p.cfg.Listen.Beats)
-	if err != nil {
-		return nil, fmt.Errorf("listen for beats: %w", err)
-	}
-	at, ok := conn.LocalAddr().(*net.UDPAddr)
+	at, ok := p.conn.LocalAddr().(*net.UDPAddr)
 	if !ok {
-		panic(fmt.Sprintf("a UDP socket with the address %v", conn.LocalAddr()))
+		panic(fmt.Sprintf("a UDP socket with the address %v", p.conn.LocalAddr()))
 	}
 	p.port = uint16(at.Port)
 	roles := map[string]string{}
@@ -97,11 +94,11 @@ func (p *parts) mesh(ctx context.Context, g *errgroup.Group) (*keepalive.Mesh, e
 	}
 	mesh, err := keepalive.New(keepalive.Config{
 		Self: p.cfg.Node, Key: p.bundle.ClusterKey, Beat: p.roster.Timings.Beat, MissedBeats: p.roster.Timings.MissedBeats, Roles: roles, Log: p.log,
-	}, conn)
+	}, p.conn)
 	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, err
 	}
-	g.Go(func() error { return errors.Join(mesh.Run(ctx), conn.Close()) })
+	g.Go(func() error { return mesh.Run(ctx) })
 	p.beats = mesh.Stats
 	return mesh, nil
 }

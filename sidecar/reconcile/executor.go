@@ -150,10 +150,11 @@ func (x *executor) failing() []decide.Blocked {
 func (x *executor) wait() { _ = x.group.Wait() } // the functions return nil only
 
 // Pauses after failures: from firstPause on they double up to mostPause. What waits for nobody outside this machine begins
-// and ends shorter.
+// and ends shorter, and what a takeover waits for, the ledger, ends shorter.
 const (
 	firstPause, mostPause           = 250 * time.Millisecond, 15 * time.Second
 	firstLocalPause, mostLocalPause = 20 * time.Millisecond, 2 * time.Second
+	mostLedgerPause                 = 2 * time.Second
 )
 
 // retryAfter is an error that knows when to come back, as rate limits do.
@@ -169,23 +170,17 @@ func backoff(a decide.Action, tries int, err error) time.Duration {
 		return after.RetryAfter() + rand.N(firstPause)
 	}
 	first, most := firstPause, mostPause
-	if isLocal(a) {
+	switch a.(type) {
+	case decide.LinkAddress, decide.PrimaryUnits, decide.StartDrain, decide.CountSockets:
 		first, most = firstLocalPause, mostLocalPause
+	case decide.ReadLedger, decide.WriteDuty, decide.ClaimTie:
+		most = mostLedgerPause
 	}
 	wait := most
 	if tries < 16 { // beyond it the shift would overflow
 		wait = min(most, first<<(tries-1))
 	}
 	return wait/2 + rand.N(wait/2)
-}
-
-// isLocal tells what reaches nothing outside this machine.
-func isLocal(a decide.Action) bool {
-	switch a.(type) {
-	case decide.LinkAddress, decide.PrimaryUnits, decide.StartDrain, decide.CountSockets:
-		return true
-	}
-	return false
 }
 
 // timeout bounds one try.

@@ -86,7 +86,7 @@ func (l *Loop) readLedger(ctx context.Context) error {
 	r, err := l.world.Ledger.Read(ctx)
 	if err != nil {
 		l.board.put(func(v *decide.View) { v.Ledger.Failing = true })
-		return fmt.Errorf("read the ledger: %w", err)
+		return err
 	}
 	arrived := l.cfg.Now()
 	stale := l.beats.stale(r.Beats, l.cfg.Policy.Self, sent)
@@ -205,7 +205,7 @@ func (l *Loop) claim(ctx context.Context) error {
 	}
 	r, err := l.world.Ledger.Read(ctx)
 	if err != nil {
-		return fmt.Errorf("read the claims: %w", err)
+		return err
 	}
 	self := l.cfg.Policy.Self
 	c := r.Claims[self]

@@ -206,13 +206,14 @@ func (l *Loop) turn(ctx context.Context) cluster.Instant {
 		next = d.LookAgain
 	}
 	slow, err := l.carryOut(view, d)
-	d.Blocked = slices.Concat(d.Blocked, l.told.gates(), l.exec.failing(), l.troubles.list())
+	d.Blocked = slices.Concat(d.Blocked, l.told.gates(), l.troubles.list())
 	if err != nil {
 		d.Blocked = append(d.Blocked, decide.Blocked{What: "everything", Why: err.Error()})
 		d.Memory = l.memory
 	}
-	l.publish(view, d)
 	l.told.blocked(d.Blocked)
+	d.Blocked = append(d.Blocked, l.exec.failing()...) // logged where they failed
+	l.publish(view, d)
 	if err != nil {
 		return now.Add(l.cfg.Policy.Timings.Beat / 2)
 	}

@@ -43,7 +43,7 @@ func (l *Loop) findPeers(ctx context.Context) error {
 		}
 	}
 	heard := l.look().View.Peers // the mesh itself is looked at by turns only, see Mesh
-	if first { // what is known must not wait for the provider's answer
+	if first {                   // what is known must not wait for the provider's answer
 		if err := l.setPeers(heard); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"context"
 	"log/slog"
 	"maps"
 	"regexp"
@@ -26,7 +27,11 @@ func (t *teller) notes(notes []decide.Note) {
 		if n.Duty != "" {
 			attrs = append(attrs, "duty", n.Duty)
 		}
-		t.log.Info("noticed", attrs...)
+		level := slog.LevelInfo
+		if n.Kind == decide.NoteSuspect && n.Duty == "" {
+			level = slog.LevelDebug // a beat or two that did not come: everyday, and over before anybody reads it
+		}
+		t.log.Log(context.Background(), level, "noticed", attrs...)
 	}
 }
 

@@ -79,3 +79,35 @@ func TestACleanStopMovesTheAddressAtOnce(t *testing.T) {
 	}
 	c.Single()
 }
+
+func TestASecondSidecarOfANodeLeavesTheFirstAlone(t *testing.T) {
+	c := sidecars.New(t, sidecars.Setup{})
+	first := c.Runs[c.Primary]
+	began := time.Now()
+	c.Start(c.Primary)
+	if err := c.Runs[c.Primary].Ended(t, 5*time.Second); err == nil {
+		t.Error("it ended without an error")
+	}
+	c.Runs[c.Primary] = first
+	c.Stays(c.Primary, time.Second)
+	if gap := c.Probe.Gap(began, time.Now()); gap > 50*time.Millisecond {
+		t.Errorf("the address was silent for %v", gap)
+	}
+	c.Single()
+}
+
+func TestTidyingEndsWhatAKilledSidecarLeft(t *testing.T) {
+	c := sidecars.New(t, sidecars.Setup{})
+	c.Runs[c.Primary].Kill()
+	killed := time.Now()
+	if out, err := c.Tidy(c.Primary); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	tidied := time.Now()
+	t.Logf("tidied %v after the kill", tidied.Sub(killed))
+	if got := c.Probe.Answers(tidied); len(got) > 0 && got[0].At.Before(killed.Add(400*time.Millisecond)) {
+		t.Errorf("answered %v after the tidying", got[0].At.Sub(tidied))
+	}
+	c.Probe.Await(c.Standby, killed, 5*time.Second)
+	c.Single()
+}

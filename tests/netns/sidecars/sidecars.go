@@ -65,8 +65,12 @@ provider: {local: {region: r, size: s, image: i}}
     address: {vip: %s, interface: %s, names: [www]}
 `, roster, strings.Join(c.Nodes, ", "), Address, wire.Interface))
 	c.Probe = c.Host("client").Probe(t, Address.Addr())
-	for _, n := range c.Nodes {
+	// The first one alone, so that it is there before the others can ask for the duty: on a busy machine any might be first.
+	for i, n := range c.Nodes {
 		c.Start(n)
+		if i == 0 {
+			wire.Eventually(t, 20*time.Second, func() error { return c.voted(n) })
+		}
 	}
 	c.Settle()
 	return c
@@ -107,7 +111,7 @@ machine_id: m-%s
 peers: {%s}
 `, name, c.Dir, c.Dir, c.Dir, host, c.Dir, host, c.Host(host).Addr, host, strings.Join(peers, ", ")))
 	c.join(host)
-	cmd := exec.Command(filepath.Join(wire.Program(c.t, "UNDERSTUDY_BUILD", "the directory with the built programs"), "understudy"), "run", "--config", path)
+	cmd := exec.Command(program(c.t), "run", "--config", path)
 	cmd.Env = []string{"LANG=C.UTF-8"}
 	c.Runs[host] = c.Host(host).Start(host, cmd)
 }
@@ -117,14 +121,22 @@ func (c *Cluster) Settle() {
 	c.t.Helper()
 	wire.Eventually(c.t, 10*time.Second, func() error {
 		for _, n := range c.Nodes {
-			if !strings.Contains(c.State(n), `"boot"`) { // it is written with the first vote
-				return fmt.Errorf("%s has not voted", n)
+			if err := c.voted(n); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 	c.Primary = c.Probe.AtRest(time.Second, 15*time.Second)
 	c.Standby = slices.DeleteFunc(slices.Clone(c.Nodes), func(n string) bool { return n == c.Primary })[0]
+}
+
+// voted says whether a node has ever voted.
+func (c *Cluster) voted(name string) error {
+	if !strings.Contains(c.State(name), `"boot"`) { // it is written with the first vote
+		return fmt.Errorf("%s has not voted", name)
+	}
+	return nil
 }
 
 // Single checks that at no instant two nodes have answered.
@@ -150,4 +162,22 @@ func (c *Cluster) Stays(host string, d time.Duration) {
 // Others are the nodes without the primary, the first standby in front.
 func (c *Cluster) Others() []string {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n string) bool { return n == c.Primary })
+}
+
+// Tidy runs what systemd runs after a sidecar's end, on the host of a node.
+func (c *Cluster) Tidy(name string) (string, error) {
+	cmd := exec.Command(program(c.t), "run", "--tidy", "--config", filepath.Join(c.Dir, name, "sidecar.yaml"))
+	cmd.Env = []string{"LANG=C.UTF-8"}
+	var out []byte
+	err := c.Host(name).NS.Do(func() (err error) {
+		out, err = cmd.CombinedOutput()
+		return err
+	})
+	return string(out), err
+}
+
+// program is understudy, as built.
+func program(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(wire.Program(t, "UNDERSTUDY_BUILD", "the directory with the built programs"), "understudy")
 }

@@ -42,7 +42,6 @@ type Wire struct {
 	t      testing.TB
 	hub    *netns.Namespace
 	hosts  map[string]*Host
-	lossy  bool
 	serial int
 	number int64
 }
