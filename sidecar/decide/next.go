@@ -10,7 +10,7 @@ import (
 
 // Next decides one turn. It changes none of its arguments.
 func Next(v View, m Memory, p Policy) Decision {
-	t := &turn{View: v, p: p, was: m, lasting: m.Lasting.clone()}
+	t := &turn{View: v, p: p, was: m, lasting: m.Lasting.clone(), members: make(map[string]*seen, len(p.Nodes)), room: make([]seen, 0, len(p.Nodes))}
 	t.look = v.Now.Add(t.p.Timings.LedgerIdle)
 	t.judge()
 	t.votes = t.mayVote()
@@ -40,6 +40,9 @@ type turn struct {
 	was Memory
 
 	lasting  Lasting
+	members  map[string]*seen // in room
+	room     []seen
+	mute     cluster.Announcement // of whoever is not heard
 	verdicts map[string]Verdict
 	live     []string // members that are heard, this one included, in the roster's order
 	votes    bool     // this node grants and confirms

@@ -192,7 +192,7 @@ func acting(s cluster.HoldState) bool {
 	return s == cluster.Waiting || s == cluster.Held || s == cluster.Offered
 }
 
-func holdOf(a cluster.Announcement, duty string) cluster.Hold {
+func holdOf(a *cluster.Announcement, duty string) cluster.Hold {
 	for _, h := range a.Holds {
 		if h.Duty == duty {
 			return h
@@ -201,7 +201,7 @@ func holdOf(a cluster.Announcement, duty string) cluster.Hold {
 	return cluster.Hold{}
 }
 
-func bidOf(a cluster.Announcement, duty string) cluster.Bid {
+func bidOf(a *cluster.Announcement, duty string) cluster.Bid {
 	for _, b := range a.Bids {
 		if b.Duty == duty {
 			return b
@@ -210,7 +210,7 @@ func bidOf(a cluster.Announcement, duty string) cluster.Bid {
 	return cluster.Bid{}
 }
 
-func promiseOf(a cluster.Announcement, duty string) cluster.Promise {
+func promiseOf(a *cluster.Announcement, duty string) cluster.Promise {
 	for _, x := range a.Promises {
 		if x.Duty == duty {
 			return x
@@ -220,7 +220,7 @@ func promiseOf(a cluster.Announcement, duty string) cluster.Promise {
 }
 
 // leaseOf says whether the announcing holder holds the duty by lease: its promise to itself says so.
-func leaseOf(a cluster.Announcement, duty string) bool { return promiseOf(a, duty).Lease }
+func leaseOf(a *cluster.Announcement, duty string) bool { return promiseOf(a, duty).Lease }
 
 // describe names who holds a duty, for sentences.
 func (t *turn) describe(d duty, s *Duty) string {

@@ -13,10 +13,8 @@ func (t *turn) judge() {
 	t.verdicts = map[string]Verdict{}
 	tm := t.p.Timings
 	for _, k := range t.p.Nodes {
-		if k == t.p.Self || t.silence(k) <= t.limit(k) {
-			if k == t.p.Self || t.Peers[k].Heard != 0 {
-				t.live = append(t.live, k)
-			}
+		if t.alive(k) {
+			t.live = append(t.live, k)
 		}
 	}
 	for _, k := range t.p.Nodes {
@@ -33,7 +31,7 @@ func (t *turn) judge() {
 			t.noteVerdict(k, t.was.Verdicts[k].State, now)
 		}
 		t.verdicts[k] = was
-		heard := max(t.Peers[k].Heard, t.Started)
+		heard := max(t.of(k).peer.Heard, t.Started)
 		for _, after := range []time.Duration{2*t.every(k) + tm.Slack, t.limit(k), t.limit(k) + t.detection(k)/2, tm.Reserved} {
 			if at := heard.Add(after); at >= t.Now {
 				t.at(at + cluster.Instant(time.Millisecond))
@@ -65,7 +63,7 @@ func (t *turn) verdict(k string) Liveness {
 		return Failed
 	case silent > t.limit(k)+t.detection(k)/2: // by then the others have noticed, if it is more than a link
 		return Broken
-	case t.Peers[k].Heard == 0:
+	case t.of(k).peer.Heard == 0:
 		return NeverHeard
 	case silent > 2*t.every(k)+t.p.Timings.Slack:
 		return Suspect
@@ -85,7 +83,7 @@ func (t *turn) silentToMost(k string) bool {
 			silent++
 			continue
 		}
-		ago, ok := t.Peers[j].Hears[k]
+		ago, ok := t.of(j).peer.Hears[k]
 		if !ok || ago >= t.detection(k) {
 			silent++
 		}
@@ -94,13 +92,37 @@ func (t *turn) silentToMost(k string) bool {
 }
 
 // silence is for how long nothing has come from k, counted from our own start if nothing ever has.
-func (t *turn) silence(k string) time.Duration {
-	return t.Now.Sub(max(t.Peers[k].Heard, t.Started))
+func (t *turn) silence(k string) time.Duration { return t.of(k).silent }
+
+// seen is what a turn looks up again and again.
+type seen struct {
+	peer   cluster.Peer
+	silent time.Duration
+	alive  bool
+}
+
+// of is what was seen of a member.
+func (t *turn) of(k string) *seen {
+	s := t.members[k]
+	if s == nil {
+		t.room = append(t.room, seen{peer: t.Peers[k]})
+		s = &t.room[len(t.room)-1]
+		s.silent = t.Now.Sub(max(s.peer.Heard, t.Started))
+		s.alive = k == t.p.Self || s.peer.Heard != 0 && s.silent <= t.allowed(s.peer)
+		t.members[k] = s
+	}
+	return s
+}
+
+// allowed is how long a peer may be silent.
+func (t *turn) allowed(p cluster.Peer) time.Duration {
+	tm := t.p.Timings
+	return tm.Detection*((max(p.Every, tm.Beat)+tm.Beat-1)/tm.Beat) + tm.Slack
 }
 
 // every is the pace of k's beats, detection and limit how long it may be silent at that pace: without and with the slack.
 func (t *turn) every(k string) time.Duration {
-	return max(t.Peers[k].Every, t.p.Timings.Beat)
+	return max(t.of(k).peer.Every, t.p.Timings.Beat)
 }
 
 func (t *turn) detection(k string) time.Duration {
@@ -108,21 +130,17 @@ func (t *turn) detection(k string) time.Duration {
 	return tm.Detection * ((t.every(k) + tm.Beat - 1) / tm.Beat)
 }
 
-func (t *turn) limit(k string) time.Duration {
-	return t.detection(k) + t.p.Timings.Slack
-}
+func (t *turn) limit(k string) time.Duration { return t.allowed(t.of(k).peer) }
 
 // alive says that k is heard. We always hear ourselves.
-func (t *turn) alive(k string) bool {
-	return k == t.p.Self || t.Peers[k].Heard != 0 && t.silence(k) <= t.limit(k)
-}
+func (t *turn) alive(k string) bool { return t.of(k).alive }
 
-// said is what a member says of itself; nothing if it is not alive.
-func (t *turn) said(k string) cluster.Announcement {
-	if !t.alive(k) {
-		return cluster.Announcement{}
+// said is what a member says of itself; nothing if it is not alive. It must not be changed.
+func (t *turn) said(k string) *cluster.Announcement {
+	if s := t.of(k); s.alive {
+		return &s.peer.Said
 	}
-	return t.Peers[k].Said
+	return &t.mute
 }
 
 // ms is a duration as short as it may be in a sentence.
