@@ -125,13 +125,17 @@ func runOurs(out io.Writer, self string, join <-chan []node) error {
 	return g.Wait()
 }
 
-// judge turns what is heard into verdicts, as the sidecar's loop does.
+// judge turns what is heard into verdicts, and starts anew after a gap, as the sidecar's loop does.
 func judge(out io.Writer, mesh *keepalive.Mesh, policy decide.Policy) error {
 	var memory decide.Memory
 	started, ready := boottime.Now(), false
 	timer := time.NewTimer(0)
-	for {
+	for due := started; ; {
 		now := boottime.Now()
+		if now.Sub(due) > policy.Timings.Gate {
+			mesh.Reset()
+			started = now
+		}
 		d := decide.Next(decide.View{
 			Now: now, Started: started, Phase: cluster.Applied, Health: cluster.Healthy, StandbyHealth: cluster.Healthy, Peers: mesh.Peers(),
 		}, memory, policy)
@@ -154,7 +158,8 @@ func judge(out io.Writer, mesh *keepalive.Mesh, policy decide.Policy) error {
 			fmt.Fprintln(out, "ready")
 		}
 		memory = d.Memory
-		timer.Reset(max(d.LookAgain.Sub(boottime.Now()), 2*time.Millisecond))
+		due = min(max(d.LookAgain, now.Add(2*time.Millisecond)), now.Add(100*time.Millisecond))
+		timer.Reset(due.Sub(boottime.Now()))
 		select {
 		case <-timer.C:
 		case <-mesh.Changed():
