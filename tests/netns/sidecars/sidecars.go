@@ -69,7 +69,7 @@ provider: {local: {region: r, size: s, image: i}}
 	for i, n := range c.Nodes {
 		c.Start(n)
 		if i == 0 {
-			wire.Eventually(t, 20*time.Second, func() error { return c.voted(n) })
+			wire.Eventually(t, 20*time.Second, func() error { return c.turned(n) })
 		}
 	}
 	c.Settle()
@@ -129,6 +129,14 @@ func (c *Cluster) Settle() {
 	})
 	c.Primary = c.Probe.AtRest(time.Second, 15*time.Second)
 	c.Standby = slices.DeleteFunc(slices.Clone(c.Nodes), func(n string) bool { return n == c.Primary })[0]
+}
+
+// turned says whether a node's loop has turned: then its memory is there.
+func (c *Cluster) turned(name string) error {
+	if c.State(name) == "" {
+		return fmt.Errorf("%s has not turned", name)
+	}
+	return nil
 }
 
 // voted says whether a node has ever voted.
