@@ -67,4 +67,6 @@ type Tie struct {
 	N       uint64   `json:"n"`
 	Winner  string   `json:"winner"`
 	Members []string `json:"members"` // of the winning half, sorted
+	// Epoch is the highest epoch of coordination that the winner knew. A later one that a majority gave ends what the tie was about.
+	Epoch uint64 `json:"epoch"`
 }

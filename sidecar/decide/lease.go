@@ -84,6 +84,9 @@ func (t *turn) tied(d duty, mine []string) bool {
 		return true
 	}
 	tie := t.Ledger.Tie
+	if r := t.Ledger.Duties[cluster.Coordinator]; r.Epoch > tie.Epoch && !r.Lease {
+		tie.Winner, tie.Members = "", nil // the halves it was between have been one since
+	}
 	half := slices.Sorted(slices.Values(mine))
 	if tie.N > 0 && slices.Contains(tie.Members, t.p.Self) && subset(half, tie.Members) {
 		return true
@@ -98,7 +101,7 @@ func (t *turn) tied(d duty, mine []string) bool {
 	}
 	t.act(ClaimTie{
 		Reason: Reason(fmt.Sprintf("exactly half of the roster is heard (%s), and it should be the half that acts", strings.Join(half, ", "))),
-		Tie:    cluster.Tie{N: tie.N + 1, Winner: t.p.Self, Members: half},
+		Tie:    cluster.Tie{N: tie.N + 1, Winner: t.p.Self, Members: half, Epoch: t.lasting.Epochs[cluster.Coordinator]},
 	})
 	t.blocked("takeover of "+d.title(), fmt.Sprintf("exactly half of the roster is heard, and tie %d is not won yet", tie.N+1))
 	return false

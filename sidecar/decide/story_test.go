@@ -486,3 +486,16 @@ func TestResumedPrimaryTouchesNothingThatIsAnothersNow(t *testing.T) {
 		}
 	}
 }
+
+func TestTieIsVoidOnceAMajorityWasThere(t *testing.T) {
+	g := newRig(t, two)
+	g.withLedger()
+	g.run(3 * time.Second)
+	for _, n := range g.nodes { // won last month, by the half that is lost now
+		n.v.Ledger.Tie = cluster.Tie{N: 1, Winner: "lb1", Members: []string{"lb1"}}
+	}
+	g.tie = g.nodes["lb1"].v.Ledger.Tie
+	g.nodes["lb1"].dead = true
+	g.run(15 * time.Second)
+	g.check("lb", "lb2")
+}
