@@ -19,8 +19,8 @@ func localStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show a local cloud and how far its nodes are",
 		Long: `Status shows every node of the roster: its machine, what its bootstrap is doing or why it cannot
-go on, and how long each phase took. It ends with 0 when all nodes serve, 3 when not, 1 when it cannot
-tell.`,
+go on, and how long it took. It ends with 0 when all nodes serve and the cluster's addresses and names lead
+to them, 3 when not, 1 when it cannot tell. What the cluster knows of itself: understudy status --local NAME.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := needRoot("looking at a local cloud"); err != nil {
@@ -88,8 +88,18 @@ func stateOf(n site.Node, now time.Time) string {
 		return "serving"
 	case n.Bootstrap == nil:
 		return "booting, " + words(now.Sub(n.Created))
+	case n.Bootstrap.Finished():
+		return sidecarOf(n)
 	}
 	return n.Bootstrap.Line(now)
+}
+
+// sidecarOf says how far a node is whose bootstrap is done.
+func sidecarOf(n site.Node) string {
+	if n.Phase == "" {
+		return "sidecar: not heard yet"
+	}
+	return "sidecar: " + n.Phase
 }
 
 // words rounds a duration to what people read: 850ms, 3.2s, 2m5s.

@@ -112,6 +112,9 @@ func phaseOf(n site.Node) string {
 	if f := n.Bootstrap.Failed; f != nil {
 		return "failed: " + f.Error + "; " + f.Next
 	}
+	if n.Bootstrap.Finished() {
+		return sidecarOf(n)
+	}
 	return n.Bootstrap.Phase + ": " + n.Bootstrap.Message
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,9 +23,9 @@ func publishCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "publish FILE",
 		Short: "Hand a file, such as a Debian package, to the role that publishes files",
-		Long: `Publish hands a file to the first node of the role that has a "publish" program in roles.yaml; in
-the reference cluster that is the package repository, and the file a .deb. Publishing the same file
-again changes nothing.
+		Long: `Publish hands a file to the primary of the role that has a "publish" program in roles.yaml; in the
+reference cluster that is the package repository, and the file a .deb. Publishing the same file again
+changes nothing.
 
 So far it reaches nodes of a local cloud (--local NAME). At a provider, use ssh: the program reads the
 file on its standard input.`,
@@ -54,28 +55,31 @@ file on its standard input.`,
 	return cmd
 }
 
-// publishFile hands a file to the publishing role's first node in a local cloud, for which it waits
-// up to wait.
+// publishFile hands a file to the publishing role's primary in a local cloud, for which it waits up to wait. Should the
+// duty move meanwhile, the new primary gets it, too.
 func publishFile(ctx context.Context, c site.Client, repo, file string, wait time.Duration, out io.Writer) error {
-	f, err := os.Open(file)
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	r, err := publisher(repo)
 	if err != nil {
 		return err
 	}
-	n, err := waitServing(ctx, c, r.Nodes[0], wait)
-	if err != nil {
-		return err
+	n, err := waitTaker(ctx, c, r, wait)
+	for err == nil {
+		var said bytes.Buffer
+		if err := onNode(ctx, n, []string{r.Publish}, bytes.NewReader(data), &said, &said); err != nil {
+			return fmt.Errorf("publish %s on %s: %v: %s", filepath.Base(file), n.Name, err, bytes.TrimSpace(said.Bytes())) // its exit status is not ours
+		}
+		var now site.Node
+		if now, err = waitTaker(ctx, c, r, wait); err == nil && now.Machine == n.Machine {
+			fmt.Fprintf(out, "published %s on %s\n", filepath.Base(file), n.Name)
+			return nil
+		}
+		n = now
 	}
-	var said bytes.Buffer
-	if err := onNode(ctx, n, []string{r.Publish}, f, &said, &said); err != nil {
-		return fmt.Errorf("publish %s on %s: %v: %s", filepath.Base(file), n.Name, err, bytes.TrimSpace(said.Bytes())) // its exit status is not ours
-	}
-	fmt.Fprintf(out, "published %s on %s\n", filepath.Base(file), n.Name)
-	return nil
+	return err
 }
 
 // publisher finds the role that takes files.
@@ -97,8 +101,8 @@ func publisher(repo string) (role.Role, error) {
 	return role.Role{}, fmt.Errorf("%s: no role has a publish program", path)
 }
 
-// waitServing waits until a node of a local cloud is done with its bootstrap.
-func waitServing(ctx context.Context, c site.Client, node string, limit time.Duration) (site.Node, error) {
+// waitTaker waits until a node of the role can take a file: its primary, or any that serves if it has none.
+func waitTaker(ctx context.Context, c site.Client, r role.Role, limit time.Duration) (site.Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit+time.Minute/6)
 	defer cancel()
 	deadline := time.Now().Add(limit)
@@ -112,12 +116,14 @@ func waitServing(ctx context.Context, c site.Client, node string, limit time.Dur
 		if err != nil {
 			return site.Node{}, err
 		}
-		n, err := findNode(st, node)
-		if err == nil && !n.Serving.IsZero() {
-			return n, nil
+		at := slices.IndexFunc(st.Nodes, func(n site.Node) bool {
+			return n.Role == r.Name && n.Leader != 0 && !n.Serving.IsZero() && (n.Duty == "primary" || !r.HasPrimary())
+		})
+		if at >= 0 {
+			return st.Nodes[at], nil
 		}
 		if time.Now().After(deadline) {
-			return site.Node{}, fmt.Errorf("%s does not serve yet; wait for it with --wait 2m", node)
+			return site.Node{}, fmt.Errorf("no node of role %s can take a file yet; wait for it with --wait 2m", r.Name)
 		}
 		select {
 		case <-ctx.Done():

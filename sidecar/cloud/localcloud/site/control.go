@@ -82,7 +82,7 @@ func (s *Site) destroy(r *http.Request) error {
 }
 
 func (s *Site) node(name string) (Node, error) {
-	for _, n := range s.standin.list() {
+	for _, n := range s.watch.list() {
 		if n.Name == name {
 			if n.Machine == 0 {
 				return n, fmt.Errorf("%s has no machine yet", name)

@@ -5,12 +5,15 @@ package site
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 
+	"understudy/bootstrap/role"
 	"understudy/sidecar/cloud/localcloud"
 )
 
@@ -64,8 +67,7 @@ func (s *Site) serveNames(ctx context.Context, g *errgroup.Group) error {
 	return nil
 }
 
-// resolve finds the address of a forward's target: numeric, a name in the cluster's domain, or a
-// node's name.
+// resolve finds the address of a forward's target: numeric, a node's name, or a name in the cluster's domain.
 func (s *Site) resolve(name string) (netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return a, nil
@@ -73,11 +75,54 @@ func (s *Site) resolve(name string) (netip.Addr, error) {
 	if addrs := s.cloud.PrivateAddrs(name); len(addrs) > 0 {
 		return addrs[len(addrs)-1], nil // the newest machine of that name
 	}
-	if a, ok := s.standin.published(name); ok {
-		return a, nil
-	}
 	if a, ok := fixed[dns.Fqdn(name)]; ok {
 		return a, nil
 	}
+	for _, full := range []string{name, name + "." + s.roster.Domain} {
+		if addrs := s.look(full); len(addrs) > 0 {
+			return addrs[0], nil
+		}
+	}
 	return netip.Addr{}, fmt.Errorf("no address for %q yet", name)
+}
+
+// look asks the cloud's own name server, as any client would.
+func (s *Site) look(name string) []netip.Addr {
+	var got reply
+	s.cloud.DNS().ServeDNS(&got, new(dns.Msg).SetQuestion(dns.Fqdn(strings.ToLower(name)), dns.TypeA))
+	var addrs []netip.Addr
+	for _, rr := range got.msg.Answer {
+		if a, ok := rr.(*dns.A); ok {
+			if addr, ok := netip.AddrFromSlice(a.A.To4()); ok {
+				addrs = append(addrs, addr)
+			}
+		}
+	}
+	return addrs
+}
+
+// reply keeps what a handler answers. The handler uses no other methods.
+type reply struct {
+	dns.ResponseWriter
+	msg dns.Msg
+}
+
+func (r *reply) WriteMsg(m *dns.Msg) error { r.msg = *m; return nil }
+
+// RemoteAddr has the handler answer as it does over TCP: whole.
+func (r *reply) RemoteAddr() net.Addr { return &net.TCPAddr{} }
+
+// published says that every name of a role leads somewhere.
+func (s *Site) published(r role.Role) bool {
+	names := slices.Clone(r.Names)
+	if r.Address != nil {
+		names = append(names, r.Address.Names...)
+	}
+	return !slices.ContainsFunc(names, func(name string) bool {
+		full := s.roster.Domain
+		if name != "@" {
+			full = name + "." + full
+		}
+		return len(s.look(full)) == 0
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"understudy/bootstrap/role"
@@ -51,7 +52,7 @@ func ParseFault(words []string) (objectstore.Fault, error) {
 	case len(more) == 0 && kind == "silent":
 		return objectstore.Fault{Silent: true}, nil
 	}
-	return objectstore.Fault{}, fmt.Errorf("fault %q: want ok, away, silent, or slow DURATION", words)
+	return objectstore.Fault{}, fmt.Errorf("fault %q: want ok, away, silent, or slow DURATION", strings.Join(words, " "))
 }
 
 // faultWords is what ParseFault reads, joined; empty if nothing is wrong.

@@ -89,6 +89,7 @@ type Site struct {
 	token    string
 	started  time.Time
 	standin  *standin
+	watch    *watcher
 }
 
 // Run brings the cloud up and serves it until ctx ends; then it takes everything down again. After an
@@ -210,12 +211,18 @@ func (s *Site) serve(ctx context.Context) error {
 		fw := forwarder{log: s.log, target: f.Target, resolve: s.resolve, dial: s.net.Dial}
 		g.Go(func() error { return fw.serve(ctx, l) })
 	}
-	s.standin = newStandin(s)
+	s.standin, s.watch = newStandin(s), newWatcher(s)
 	if err := s.serveControl(ctx, g); err != nil {
 		return errors.Join(err, stop(g))
 	}
 	if !s.opt.Empty {
-		g.Go(func() error { return s.standin.run(ctx) })
+		g.Go(func() error {
+			if err := s.standin.create(ctx); err != nil && ctx.Err() == nil {
+				s.watch.fail(err) // the cloud stays up, to be looked at
+			}
+			return nil
+		})
+		g.Go(func() error { return s.watch.run(ctx) })
 	}
 	return g.Wait()
 }

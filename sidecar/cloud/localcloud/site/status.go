@@ -29,7 +29,7 @@ type Status struct {
 	Error       string    `json:"error,omitempty"` // why the cloud cannot go on
 }
 
-// Node is one node of the roster on its way from nothing to serving.
+// Node is one node of the roster on its way from nothing to serving. Of several machines of that name it is the newest.
 type Node struct {
 	Name      string           `json:"name"`
 	Role      string           `json:"role"`
@@ -39,11 +39,11 @@ type Node struct {
 	Address   string           `json:"address"` // private
 	Power     bool             `json:"power"`
 	Created   time.Time        `json:"created,omitzero"`
-	Serving   time.Time        `json:"serving,omitzero"`
-	CPU       float64          `json:"cpu_seconds"` // of all its processes since power-on
+	Serving   time.Time        `json:"serving,omitzero"` // since when; not there while it does not
+	Phase     string           `json:"phase,omitempty"`  // as its sidecar says
+	Duty      string           `json:"duty,omitempty"`   // primary or standby, as the sidecars say
+	CPU       float64          `json:"cpu_seconds"`      // of all its processes since power-on
 	Bootstrap *progress.Record `json:"bootstrap,omitempty"`
-
-	handled bool // published; only the stand-in's owner looks at it
 }
 
 // Status collects the present state.
@@ -52,18 +52,19 @@ func (s *Site) Status() Status {
 		Name: s.opt.Name, Cluster: s.roster.Cluster, Started: s.started, Namespace: s.net.Name,
 		API: apiURL(), TokenFile: s.path("token"), Git: Source, Operator: s.path("operator"), Relay: s.path("relay"),
 		Ledger: ledgerURL(), LedgerFault: faultWords(s.objects.Fault()),
-		Forwards: s.opt.Forwards, Nodes: s.standin.list(), Serving: true, Error: s.standin.failure(),
+		Forwards: s.opt.Forwards, Nodes: s.watch.list(), Serving: s.watch.allServe(), Error: s.watch.failure(),
+	}
+	private := map[int]string{}
+	for _, m := range s.cloud.Machines() {
+		private[m.ID] = m.Private.String()
 	}
 	for i := range st.Nodes {
 		n := &st.Nodes[i]
 		n.Leader, n.Power = s.machines.Leader(n.Machine)
-		if a, ok := s.standin.machine(n.Machine); ok {
-			n.Address = a.String()
-		}
+		n.Address = private[n.Machine]
 		if cpu, err := s.machines.CPUTime(n.Machine); err == nil { // off: none
 			n.CPU = cpu.Seconds()
 		}
-		st.Serving = st.Serving && !n.Serving.IsZero()
 	}
 	return st
 }
