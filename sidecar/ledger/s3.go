@@ -283,11 +283,17 @@ func (s *S3) url(r request) *url.URL {
 	return &u
 }
 
+// errCut says what EOF means here.
+var errCut = errors.New("the connection ended without an answer")
+
 // bare takes the method and the URL off an error of the HTTP client: the caller says what it was about.
 func bare(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
-		return u.Err
+		err = u.Err
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errCut
 	}
 	return err
 }
