@@ -21,7 +21,7 @@ const (
 	// ticketLife bounds the time between the reading of the clock and the kernel's taking of a gate. It must be longer than a
 	// process usually waits for its turn, or a busy machine could not open its gate; what it is longer counts as lateness.
 	ticketLife = 20 * time.Millisecond
-	// tries is how often a gate is written anew when the ticket ran out before.
+	// tries is how often a gate is written if the kernel refuses it.
 	tries = 5
 	// worthwhile is the part of the remaining time by which an open gate must be prolonged to be written at all.
 	worthwhile = 20
@@ -49,7 +49,7 @@ func (a *Addresses) Gate(role string, until cluster.Instant, drain bool) error {
 		return nil
 	}
 	for range tries {
-		if err = a.openGate(g, until, drain); !errors.Is(err, errLate) {
+		if err = a.openGate(g, until, drain); !errors.Is(err, errLate) && !errors.Is(err, errRenewed) {
 			break
 		}
 	}
@@ -62,8 +62,12 @@ func (a *Addresses) Gate(role string, until cluster.Instant, drain bool) error {
 	return nil
 }
 
-// errLate means that the process stood still while it wrote a gate, and the kernel has refused it.
-var errLate = errors.New("the process stood still while it wrote")
+var (
+	// errLate means that the process stood still while it wrote a gate, and the kernel has refused it.
+	errLate = errors.New("the process stood still while it wrote")
+	// errRenewed means that the kernel has refused a gate for another reason, and the rules have been written anew for it.
+	errRenewed = errors.New("the rules had to be written anew")
+)
 
 // openGate gets a ticket, reads the clock and writes the gate with it.
 func (a *Addresses) openGate(g *gate, until cluster.Instant, drain bool) error {
@@ -92,34 +96,31 @@ func (a *Addresses) openGate(g *gate, until cluster.Instant, drain bool) error {
 		}
 	}
 	err = a.kernel.do(&a.batch)
-	if gone, what := missing(err); gone && what == firstChange {
+	if missesFirst(err) {
 		return errLate
-	} else if gone {
-		return errors.Join(errLate, a.renew())
-	} else if err != nil {
+	}
+	if r, refused := errors.AsType[*refusal](err); refused {
+		return errors.Join(errRenewed, a.renew(r))
+	}
+	if err != nil {
 		return err
 	}
 	g.until, g.drain = until, drain
 	return nil
 }
 
-// firstChange is the place in a batch at which our writes name what must be there: the ticket, or the set of tickets.
-const firstChange = 1
-
-// missing tells whether a batch failed because something was not there, and which message of it named that.
-func missing(err error) (bool, int) {
-	var r *refusal
-	if errors.As(err, &r) && r.err == unix.ENOENT {
-		return true, r.place
-	}
-	return false, 0
+// missesFirst tells whether a batch was refused because what its first change names is not there: the ticket, or the set of
+// tickets.
+func missesFirst(err error) bool {
+	r, refused := errors.AsType[*refusal](err)
+	return refused && r.place == 1 && r.err == unix.ENOENT // 0 is the beginning of the batch
 }
 
 // newTicket puts a ticket into the kernel. If our rules have gone, it writes them anew, closed.
 func (a *Addresses) newTicket() ([]byte, error) {
 	ticket, err := a.writeTicket()
-	if gone, _ := missing(err); gone {
-		if err := a.restore(); err != nil {
+	if missesFirst(err) {
+		if err := a.restore(err); err != nil {
 			return nil, err
 		}
 		ticket, err = a.writeTicket()
@@ -139,7 +140,7 @@ func (a *Addresses) writeTicket() ([]byte, error) {
 }
 
 // restore writes the rules anew after our set of tickets was missing, if the rules that stand are not another's.
-func (a *Addresses) restore() error {
+func (a *Addresses) restore(cause error) error {
 	there, err := standing(a.nft, a.table.inet)
 	if err != nil {
 		return err
@@ -147,13 +148,15 @@ func (a *Addresses) restore() error {
 	if there {
 		return ErrSuperseded
 	}
-	return a.renew()
+	return a.renew(cause)
 }
 
-// renew writes the rules anew, with every gate closed. Whoever loads a firewall that begins with "flush ruleset", as
-// Debian's nftables.service does, takes ours away, and then everything answers.
-func (a *Addresses) renew() error {
-	a.log.Warn("the rules of the gates have gone, writing them anew", "reason", "something else has changed the ruleset")
+// renew writes the rules anew, with every gate closed. There are two reasons for it. Whoever loads a firewall that begins
+// with "flush ruleset", as Debian's nftables.service does, takes ours away, and then everything answers. And a set can be
+// EBUSY (seen with Linux 6.1): elements that have expired stay in it for about a second, and a gate that has been opened and
+// has expired more than a dozen times within that has too many of them in one chain of the hash table.
+func (a *Addresses) renew(cause error) error {
+	a.log.Warn("writing the rules of the gates anew", "reason", "they have been changed, or cannot be", "err", cause)
 	if err := a.table.install(a.nft, a.specs); err != nil {
 		return err
 	}
@@ -187,7 +190,8 @@ func (a *Addresses) closeAll() error {
 }
 
 // closeThem closes gates in one batch. It needs no ticket, as closing is never too late, but it fails where our tickets have
-// no place any more: the rules are another's then, or have gone and are written anew, closed.
+// no place any more: the rules are another's then, or have gone. If the kernel refuses it otherwise, the rules are written
+// anew, which closes every gate.
 func (a *Addresses) closeThem(gates ...*gate) error {
 	a.batch.reset()
 	a.batch.empty(a.table.tickets)
@@ -199,11 +203,13 @@ func (a *Addresses) closeThem(gates ...*gate) error {
 		}
 	}
 	err := a.kernel.do(&a.batch)
-	if gone, what := missing(err); gone && what == firstChange {
-		return a.restore()
-	} else if gone {
-		return a.renew()
-	} else if err != nil {
+	if missesFirst(err) {
+		return a.restore(err)
+	}
+	if r, refused := errors.AsType[*refusal](err); refused {
+		return a.renew(r)
+	}
+	if err != nil {
 		return err
 	}
 	for _, g := range gates {

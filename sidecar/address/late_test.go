@@ -118,7 +118,7 @@ func TestRefreshingWhatIsExpiringJustNow(t *testing.T) {
 	_, a := testGates(t)
 	for i := range 200 {
 		left := time.Duration(1+i%9) * time.Millisecond // below and above a tick of the kernel's timer
-		if err := a.openGate(a.gates["lb"], boottime.Now().Add(left), i%2 == 0); err != nil {
+		if err := a.Gate("lb", boottime.Now().Add(left), i%2 == 0); err != nil {
 			t.Fatalf("round %d: %v", i, err)
 		}
 		if i%5 == 0 {
