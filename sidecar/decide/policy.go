@@ -86,9 +86,9 @@ type Rails struct {
 	QuietWait  bool // a winner acts without waiting for the old holder's confirmations to run out
 	LeaseWait  bool // a lease is used as soon as it is claimed
 	StartQuiet bool // a started sidecar grants and confirms at once
-	OnePromise bool // a member confirms the old holder after it has promised a higher epoch
+	OnePromise bool // a member confirms the old holder after it has promised a higher epoch; imitated there, since nothing here could
 	SelfClose  bool // the gate does not close by itself
-	Recheck    bool // the executor acts without reading again what the decision assumed
+	Recheck    bool // the executor acts without reading again what the decision assumed; imitated there
 	Sticky     bool // members promise although they hear the holder
 	Absent     bool // an empty or failed reading of a zone counts as an empty zone
 }

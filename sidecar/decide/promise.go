@@ -25,13 +25,27 @@ func (t *turn) mayVote() bool {
 		t.blocked("vote", "this machine has booted and has neither read the ledger nor heard every member since")
 		return false
 	}
-	// A new disk knows nothing of what its predecessor promised; of so many others one was there, whatever it was.
-	predecessor := !t.Ledger.Configured || t.Claim.Epoch > 1
-	if enough := len(t.p.Nodes) - t.p.majority() + 1; predecessor && !t.lasting.Voted && len(t.live)-1 < enough {
-		t.blocked("vote", fmt.Sprintf("this disk has never voted, and %d of the %d other members needed to learn from are heard", len(t.live)-1, enough))
+	if learned, enough := t.learned(), len(t.p.Nodes)-t.p.majority()+1; !t.lasting.Voted && t.hadPredecessor() && learned < enough {
+		t.short = true
+		t.blocked("vote", fmt.Sprintf("this disk has never voted, and %d of the %d other members needed to learn from are heard or gone", learned, enough))
 		return false
 	}
 	return true
+}
+
+// hadPredecessor says that another disk may have voted in this node's name. A new disk knows nothing of what that one promised; of as
+// many others as are more than a minority, one was there, whatever it was.
+func (t *turn) hadPredecessor() bool { return !t.Ledger.Configured || t.Claim.Epoch > 1 }
+
+// learned counts the other members that are heard, or know nothing any more and are confirmed by nobody: gone, or never there.
+func (t *turn) learned() int {
+	n := 0
+	for _, k := range t.p.Nodes {
+		if k != t.p.Self && (t.alive(k) || t.gone(k) || t.neverClaimed(k)) {
+			n++
+		}
+	}
+	return n
 }
 
 func taken(c ClaimReading) string {
