@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,8 +66,12 @@ func TestAnAddressIsNotMovedAwayFromAHolderThatWasNotExpected(t *testing.T) {
 
 func TestADutyLostDuringACallStopsWhatFollows(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		memory := holding()
+		var lost atomic.Bool
 		r := newRig(t, func(v decide.View, _ decide.Memory) decide.Decision {
+			memory := holding()
+			if lost.Load() {
+				memory = decide.Memory{}
+			}
 			return decide.Decision{Memory: memory, Actions: []decide.Action{assign("22")}, LookAgain: v.Now.Add(10 * time.Millisecond)}
 		}, nil)
 		r.holder[reserved] = cluster.AddressHolder{Machine: "22"}
@@ -74,7 +79,7 @@ func TestADutyLostDuringACallStopsWhatFollows(t *testing.T) {
 		r.run()
 		time.Sleep(500 * time.Millisecond) // the holder is being read
 		synctest.Wait()
-		memory = decide.Memory{}
+		lost.Store(true)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if r.count("holder of 203.0.113.10") == 0 || r.count("assign 203.0.113.10 to 11") != 0 {
@@ -94,7 +99,7 @@ func TestAnActionOfAStoppedProcessIsNotDoneAfterwards(t *testing.T) {
 		if err := r.loop.holds(decide.Expect{Duty: "lb", Epoch: 7}); err != nil {
 			t.Fatalf("while the loop turns: %v", err)
 		}
-		r.skew += time.Second // the process stood still, and this goroutine goes on before the loop does
+		r.skew.Add(int64(time.Second)) // the process stood still, and this goroutine goes on before the loop does
 		if err := r.loop.holds(decide.Expect{Duty: "lb", Epoch: 7}); !errors.Is(err, errStale) {
 			t.Errorf("got %v, want %v", err, errStale)
 		}
@@ -152,8 +157,12 @@ func TestAnEffectThatNeverShowsIsNoStormOfCalls(t *testing.T) {
 
 func TestAnotherActionOfTheKeyReplacesTheOneUnderWay(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		which := "22"
+		var other atomic.Bool
 		r := newRig(t, func(v decide.View, _ decide.Memory) decide.Decision {
+			which := "22"
+			if other.Load() {
+				which = "33"
+			}
 			return decide.Decision{Memory: holding(), LookAgain: v.Now.Add(10 * time.Millisecond),
 				Actions: []decide.Action{decide.ReadMachine{Node: "web1", Machine: which}}}
 		}, nil)
@@ -164,7 +173,7 @@ func TestAnotherActionOfTheKeyReplacesTheOneUnderWay(t *testing.T) {
 		if got := r.happened(); !slices.Equal(got, []string{"get 22"}) {
 			t.Fatalf("got %v, want one call under way", got)
 		}
-		which = "33"
+		other.Store(true)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if got := r.happened(); !slices.Equal(got, []string{"get 22", "cut off: get 22", "get 33"}) {
@@ -178,10 +187,10 @@ func TestAnotherActionOfTheKeyReplacesTheOneUnderWay(t *testing.T) {
 
 func TestWhatIsNoLongerWantedIsNotTriedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		wanted := true
+		var unwanted atomic.Bool
 		r := newRig(t, func(v decide.View, _ decide.Memory) decide.Decision {
 			d := decide.Decision{Memory: holding()}
-			if wanted {
+			if !unwanted.Load() {
 				d.Actions = []decide.Action{decide.ReadMachine{Node: "web1", Machine: "22"}}
 			}
 			return d
@@ -189,7 +198,7 @@ func TestWhatIsNoLongerWantedIsNotTriedAgain(t *testing.T) {
 		r.fail("get 22", errBroken)
 		r.run()
 		synctest.Wait()
-		wanted = false
+		unwanted.Store(true)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if n := r.count("get 22"); n != 1 {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -318,9 +319,13 @@ func TestAnEpochThatIsNoLongerWantedIsNotWritten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		write := decide.WriteDuty{Record: cluster.DutyRecord{Duty: "lb", Epoch: 9, Holder: "lb1", Lease: true}}
 		bidding := decide.Memory{Duties: map[string]decide.Duty{"lb": {Bid: 9, BidLease: true}}}
-		memory := decide.Memory{}
+		var asks atomic.Bool
 		r, f := withLedger(t, func(v decide.View, _ decide.Memory) decide.Decision {
-			return decide.Decision{Memory: memory, Actions: []decide.Action{write}}
+			d := decide.Decision{Actions: []decide.Action{write}}
+			if asks.Load() {
+				d.Memory = bidding
+			}
+			return d
 		}, func(*fakeLedger) {})
 		r.run()
 		time.Sleep(5 * time.Second)
@@ -328,7 +333,7 @@ func TestAnEpochThatIsNoLongerWantedIsNotWritten(t *testing.T) {
 		if r.count("write duty") != 0 {
 			t.Error("wrote an epoch that nobody asks for")
 		}
-		memory = bidding
+		asks.Store(true)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if w := r.view().Ledger.Wrote["lb"]; w.Epoch != 9 || w.Lost || f.duties["lb"].Holder != "lb1" {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,13 +140,13 @@ func TestAGapClosesTheGatesFirstAndStartsListeningAnew(t *testing.T) {
 		r.run()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		r.skew += 300 * time.Millisecond // late, but within the gate time
+		r.skew.Add(int64(300 * time.Millisecond)) // late, but within the gate time
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if len(started) != 1 || r.count("reset") != 0 {
 			t.Fatalf("a pause of 300ms counts as a gap: %v", r.happened())
 		}
-		r.skew += time.Second
+		r.skew.Add(int64(time.Second))
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if len(started) != 2 || started[1].Sub(started[0]) < 3*time.Second {
@@ -160,14 +161,14 @@ func TestAGapClosesTheGatesFirstAndStartsListeningAnew(t *testing.T) {
 
 func TestABurstOfNewsCostsOneTurn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		turns := 0
+		var turns atomic.Int64
 		r := newRig(t, func(v decide.View, m decide.Memory) decide.Decision {
-			turns++
+			turns.Add(1)
 			return decide.Decision{LookAgain: v.Now.Add(time.Hour)}
 		}, nil)
 		r.run()
 		synctest.Wait()
-		turns = 0
+		turns.Store(0)
 		for range 1000 { // a millisecond of news
 			select {
 			case r.changed <- struct{}{}:
@@ -178,13 +179,14 @@ func TestABurstOfNewsCostsOneTurn(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
-		if turns == 0 || turns > 3 {
-			t.Errorf("%d turns, want one to three", turns)
+		if n := turns.Load(); n == 0 || n > 3 {
+			t.Errorf("%d turns, want one to three", n)
 		}
-		turns = 0
+		turns.Store(0)
 		time.Sleep(time.Second)
-		if synctest.Wait(); turns != 10 {
-			t.Errorf("%d turns in an idle second, want one each 100ms whatever the decision says", turns)
+		synctest.Wait()
+		if n := turns.Load(); n != 10 {
+			t.Errorf("%d turns in an idle second, want one each 100ms whatever the decision says", n)
 		}
 		if err := r.stop(); err != nil {
 			t.Error(err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,7 +198,7 @@ type rig struct {
 	*world
 	t      *testing.T
 	start  time.Time
-	skew   time.Duration // how far the boot clock has jumped
+	skew   atomic.Int64 // nanoseconds: how far the boot clock has jumped
 	loop   *Loop
 	cfg    Config
 	cancel context.CancelFunc
@@ -211,7 +212,7 @@ func newRig(t *testing.T, next plan, change func(*Config, *World)) *rig {
 	t.Helper()
 	r := &rig{t: t, start: time.Now(), ended: make(chan error, 1)}
 	now := func() cluster.Instant {
-		return cluster.Instant(time.Hour) + cluster.Instant(time.Since(r.start)+r.skew)
+		return cluster.Instant(time.Hour) + cluster.Instant(time.Since(r.start)+time.Duration(r.skew.Load()))
 	}
 	r.world = newWorld(now)
 	dir := t.TempDir()
