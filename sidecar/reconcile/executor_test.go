@@ -1,8 +1,10 @@
 package reconcile
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -243,5 +245,25 @@ func TestAMissingPartIsToldAndNotCalled(t *testing.T) {
 		if err := r.stop(); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+func TestAnOlderViewDoesNotRepeatWhatHasBeenDone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var done atomic.Int64
+		perform := func(context.Context, decide.Action) error { done.Add(1); return nil }
+		x := newExecutor(slog.New(slog.DiscardHandler), perform, func() uint64 { return 5 }, func() {})
+		for _, step := range []struct {
+			version uint64
+			want    int64
+		}{{3, 1}, {4, 1}, {5, 2}} {
+			x.want(t.Context(), []decide.Action{decide.CountSockets{Role: "lb"}}, step.version)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := done.Load(); got != step.want {
+				t.Errorf("after a view of version %d: done %d times, want %d", step.version, got, step.want)
+			}
+		}
+		x.wait()
 	})
 }
