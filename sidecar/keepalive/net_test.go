@@ -26,7 +26,9 @@ type world struct {
 	rand  *rand.Rand
 	names []string
 	nodes map[string]*host
-	wire  []flight // by arrival
+	// owners are the nodes' names by address.
+	owners map[netip.AddrPort]string
+	wire   []flight // by arrival
 	// lost says which datagrams do not arrive, late by how much one is delayed beyond the usual.
 	lost func(from, to string) bool
 	late func() time.Duration
@@ -62,7 +64,7 @@ func address(i int) netip.AddrPort {
 
 // newWorld makes nodes n00, n01 and so on, which know each other's addresses and have said something.
 func newWorld(t testing.TB, size int, seed uint64, change func(*Config)) *world {
-	w := &world{t: t, now: cluster.Instant(time.Hour), rand: rand.New(rand.NewPCG(seed, 1)), nodes: map[string]*host{}}
+	w := &world{t: t, now: cluster.Instant(time.Hour), rand: rand.New(rand.NewPCG(seed, 1)), nodes: map[string]*host{}, owners: map[netip.AddrPort]string{}}
 	w.lost = func(string, string) bool { return false }
 	w.late = func() time.Duration { return 0 }
 	for i := range size {
@@ -73,7 +75,7 @@ func newWorld(t testing.TB, size int, seed uint64, change func(*Config)) *world 
 		if change != nil {
 			change(&cfg)
 		}
-		w.nodes[name] = &host{addr: address(i)}
+		w.nodes[name], w.owners[address(i)] = &host{addr: address(i)}, name
 		w.start(name, cfg)
 	}
 	return w
@@ -95,13 +97,12 @@ func (w *world) start(name string, cfg Config) {
 	n.say(cluster.Announcement{Phase: cluster.Applied, Voting: true})
 }
 
-func (w *world) nameOf(addr netip.AddrPort) string {
-	for name, h := range w.nodes {
-		if h.addr == addr {
-			return name
-		}
-	}
-	return ""
+func (w *world) nameOf(addr netip.AddrPort) string { return w.owners[addr] }
+
+// move gives a node another address, from which it sends and at which it receives.
+func (w *world) move(name string, addr netip.AddrPort) {
+	delete(w.owners, w.nodes[name].addr)
+	w.nodes[name].addr, w.owners[addr] = addr, name
 }
 
 func (w *world) send(from netip.AddrPort, to []netip.AddrPort, packet []byte) {
