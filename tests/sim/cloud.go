@@ -13,6 +13,7 @@ type cloud struct {
 	power    map[string]cluster.Power
 	register map[string]*assignment // by role
 	away     int                    // faults that keep everybody from the API
+	slow     int                    // faults by which calls take seconds
 	deceives int                    // faults by which an answer is lost after the deed
 	lagging  int                    // faults by which the register is answered from a while ago
 	machines int                    // made so far
@@ -29,6 +30,9 @@ type assignment struct {
 // call is one call of the API.
 func (w *world) call(deed func() error, answer func(error)) {
 	took := w.between(50*time.Millisecond, 600*time.Millisecond)
+	if w.cloud.slow > 0 {
+		took = w.between(500*time.Millisecond, 8*time.Second)
+	}
 	w.after(took, func() {
 		if w.cloud.away > 0 {
 			w.after(w.between(0, 4*time.Second), func() { answer(errAway) })
@@ -135,7 +139,6 @@ type zone struct {
 	records []cluster.Record
 	epoch   uint64
 	away    int
-	updates int
 	version uint64
 }
 

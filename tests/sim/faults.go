@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"understudy/sidecar/cluster"
@@ -27,6 +28,7 @@ var faults = []fault{
 	{"deaf", 6, time.Minute, func(w *world) (func(), []*node) { return w.cutAround(true, false) }},
 	{"mute", 6, time.Minute, func(w *world) (func(), []*node) { return w.cutAround(false, true) }},
 	{"split", 8, time.Minute, (*world).split},
+	{"part", 0, 0, (*world).part},
 	{"pair", 6, time.Minute, (*world).pair},
 	{"ragged", 5, 10 * time.Second, (*world).ragged},
 	{"loss", 4, 5 * time.Second, (*world).loss},
@@ -37,6 +39,7 @@ var faults = []fault{
 	{"ledger slow", 4, time.Minute, counter(func(w *world) *int { return &w.ledger.slow })},
 	{"ledger deceives", 4, time.Minute, counter(func(w *world) *int { return &w.ledger.deceives })},
 	{"provider away", 4, 2 * time.Minute, counter(func(w *world) *int { return &w.cloud.away })},
+	{"provider slow", 4, time.Minute, counter(func(w *world) *int { return &w.cloud.slow })},
 	{"provider deceives", 4, time.Minute, counter(func(w *world) *int { return &w.cloud.deceives })},
 	{"register lags", 4, time.Minute, counter(func(w *world) *int { return &w.cloud.lagging })},
 	{"zone away", 3, 2 * time.Minute, counter(func(w *world) *int { return &w.zone.away })},
@@ -78,15 +81,18 @@ func (w *world) plan() {
 func (w *world) follow(script []Step) {
 	for _, step := range script {
 		at := slices.IndexFunc(faults, func(f fault) bool { return f.kind == step.Kind })
-		on := slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == step.On })
-		if at < 0 || on < 0 && step.On != "" {
+		var on []*node
+		for _, n := range w.nodes {
+			if slices.Contains(strings.Split(step.On, "+"), n.name) {
+				on = append(on, n)
+			}
+		}
+		if at < 0 || on == nil && step.On != "" {
 			panic(fmt.Sprintf("no such step: %+v", step))
 		}
 		w.lastFault = max(w.lastFault, moment(step.At+step.Lasts))
 		w.events.push(moment(step.At), func() {
-			if on >= 0 {
-				w.struck = w.nodes[on]
-			}
+			w.struck = on
 			w.strike(faults[at], step.Lasts)
 			w.struck = nil
 		})
@@ -96,7 +102,7 @@ func (w *world) follow(script []Step) {
 
 // strike lets a fault happen for a while.
 func (w *world) strike(f fault, lasts time.Duration) {
-	w.leap = firstLeap
+	w.leap, w.slept = firstLeap, 0
 	w.note("FAULT", f.kind+" for "+lasts.Round(time.Millisecond).String())
 	end, near := f.begin(w)
 	for _, n := range near {
@@ -105,7 +111,7 @@ func (w *world) strike(f fault, lasts time.Duration) {
 		w.note("FAULT", "  near "+n.name)
 	}
 	w.after(lasts, func() {
-		w.leap = firstLeap
+		w.leap, w.slept = firstLeap, 0
 		w.note("FAULT", "end of "+f.kind)
 		if end != nil {
 			end()
@@ -154,7 +160,7 @@ func counter(of func(w *world) *int) func(*world) (func(), []*node) {
 // victim is any node, the ones that hold something a little more often.
 func (w *world) victim() *node {
 	if w.struck != nil {
-		return w.struck
+		return w.struck[0]
 	}
 	var holders []*node
 	for _, n := range w.nodes {
@@ -317,10 +323,26 @@ func (w *world) split() (func(), []*node) {
 	return w.cut(pairs), w.nodes
 }
 
+// part cuts some nodes off from the rest, in both directions.
+func (w *world) part() (func(), []*node) {
+	var pairs [][2]int
+	for _, n := range w.struck {
+		for _, other := range w.nodes {
+			if !slices.Contains(w.struck, other) {
+				pairs = append(pairs, [2]int{n.i, other.i}, [2]int{other.i, n.i})
+			}
+		}
+	}
+	return w.cut(pairs), w.nodes
+}
+
+// pair cuts the link between two nodes, mostly in both directions.
 func (w *world) pair() (func(), []*node) {
 	a := w.victim()
 	b := pick(w, w.nodes)
-	if a == b {
+	if len(w.struck) == 2 {
+		b = w.struck[1]
+	} else if a == b {
 		b = w.nodes[(a.i+1)%len(w.nodes)]
 	}
 	pairs := [][2]int{{a.i, b.i}}
@@ -393,10 +415,8 @@ func (w *world) halfDies() (func(), []*node) {
 	}
 	manner := w.rng.IntN(3)
 	var ends []func()
-	var near []*node
 	for _, i := range w.rng.Perm(len(w.nodes))[:lost] {
 		n := w.nodes[i]
-		near = append(near, n)
 		switch manner {
 		case 0:
 			if n.up {

@@ -9,7 +9,7 @@ import (
 // The first leap through a quiet time, and the longest. Each one is three times the one before, as long as nothing changes.
 const (
 	firstLeap = 400 * time.Millisecond
-	mostLeap  = 10 * time.Minute
+	mostLeap  = 30 * time.Minute
 	// recent is how old something that is renewed with every beat can be.
 	recent = 260 * time.Millisecond
 	// longAgo is how long something has been silent when no decision hangs on the length of the silence any more.
@@ -30,13 +30,21 @@ func (w *world) tryLeap() {
 		w.now = max(w.now, min(w.air.next(), w.now)) // the air is emptied a little early
 		w.land(w.air.pop())
 	}
-	by := min(w.leap, w.events.next().sub(w.now)-5*time.Millisecond, moment(Hour).sub(w.now)-time.Millisecond)
-	if by < firstLeap/2 || !w.quiet() {
+	by := min(max(w.leap-w.slept, firstLeap/20), w.events.next().sub(w.now)-5*time.Millisecond, moment(Hour).sub(w.now)-time.Millisecond)
+	if by < firstLeap/20 || !w.quiet() {
 		return
 	}
 	w.jump(by)
-	w.leap = min(3*w.leap, mostLeap)
 	w.report_.Leaps++
+	if w.slept += by; w.slept < w.leap {
+		return
+	}
+	for i, n := range w.nodes { // is it still so?
+		n.calm = false
+		n.due = w.now.add(time.Duration(i) * time.Millisecond)
+	}
+	w.quietUntil = w.now.add(100 * time.Millisecond)
+	w.leap, w.slept = min(3*w.leap, mostLeap), 0
 }
 
 // quiet says that every node only does over and over what it does.
@@ -47,11 +55,6 @@ func (w *world) quiet() bool {
 		}
 		if n.frozen || n.dueBy != 0 {
 			return false
-		}
-		for _, j := range n.jobs {
-			if j.running != nil {
-				return false
-			}
 		}
 		now := n.clock.at(w.now)
 		for k := range w.nodes {
@@ -122,10 +125,8 @@ func (w *world) jump(by time.Duration) {
 		if n.fast != never {
 			n.fast = n.fast.add(by)
 		}
-		n.due = max(n.due, w.now.add(time.Duration(i)*time.Millisecond))
-		n.calm = false
+		n.due = n.due.add(by)
 	}
-	w.quietUntil = w.now.add(100 * time.Millisecond)
 }
 
 // lends says that the node's gate hangs on the ledger's word or the register's, which go on being read.

@@ -147,7 +147,7 @@ func (w *world) turn(n *node) {
 	w.report_.Turns++
 	n.calm = w.changesNothing(n, &d)
 	if !n.calm {
-		w.leap = firstLeap
+		w.leap, w.slept = firstLeap, 0
 	}
 	w.carryOut(n, d)
 }
@@ -225,9 +225,10 @@ func (w *world) changesNothing(n *node, d *decide.Decision) bool {
 			if a.Until == 0 || a.Until.Since(max(n.gate.until, 1)) > n.policy.Timings.Detection && n.gate.until < d.Memory.For {
 				return false
 			}
-		case decide.ReadLedger, decide.ReadZone, decide.ReadHolder, decide.ReadMachine:
 		default:
-			return false
+			if j := n.jobs[a.Key()]; !isReading(a) && (j == nil || j.running == nil && j.again <= w.now) {
+				return false
+			}
 		}
 	}
 	return maps.EqualFunc(d.Memory.Duties, n.memory.Duties, func(a, b decide.Duty) bool {

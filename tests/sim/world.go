@@ -26,7 +26,7 @@ type Options struct {
 type Step struct {
 	At    time.Duration
 	Kind  string
-	On    string // the node it befalls; empty: the seed chooses
+	On    string // the node it befalls, or several joined by "+"; empty: the seed chooses
 	Lasts time.Duration
 }
 
@@ -81,10 +81,11 @@ type world struct {
 
 	quietUntil moment // earliest next leap
 	leap       time.Duration
+	slept      time.Duration // leapt over since every node had a turn
 	report_    Report
 	hash       uint64
-	lastFault  moment // end of the last fault
-	struck     *node  // whom a script's fault befalls
+	lastFault  moment  // end of the last fault
+	struck     []*node // whom a script's fault befalls
 }
 
 func newWorld(seed uint64, o Options) *world {
