@@ -27,8 +27,8 @@
 // lives 20 ms, is added to a set of its own; then the clock is read; then one batch takes the ticket away and writes the gate.
 // A ticket that has run out cannot be taken away, and nothing of the batch happens (nft's batches are atomic). So a gate is
 // never open longer than it may be by more than the ticket's life and a tick of the kernel's timer (4 ms at 250 Hz), whatever
-// happens to the process. As a rule it closes up to two ticks too soon, because the kernel rounds timeouts down; measured: 1 to
-// 8 ms. What counts here is jiffies: a machine that is frozen by its hypervisor may answer for one gate time after it thaws.
+// happens to the process. As a rule it closes about two ticks too soon, because timeouts are rounded down; measured: 4 to
+// 10 ms. What counts here is jiffies: a machine that is frozen by its hypervisor may answer for one gate time after it thaws.
 //
 // Every opener of the table has tickets of its own, so a process whose table has been replaced can write no more.
 //
