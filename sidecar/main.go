@@ -42,9 +42,12 @@ func root() *cobra.Command {
 repository, or whatever you add) a second machine that can take the part at once, and a way to hire
 a new one.
 
-What exists so far: the local cloud, in which the reference cluster boots itself from one image
-(understudy local up), the image (understudy image), and publishing packages to the cluster's own
-repository (understudy publish). Nodes become what they are by understudy-bootstrap.`,
+On a node: understudy run is the sidecar, status shows what it sees, plan what it would do next.
+From anywhere: the same commands with --local NAME or --connect HOST:PORT. On any Linux machine:
+understudy local up boots the whole reference cluster to try it all in.
+
+What is not there yet: hiring a machine for a node that was lost, mirrors of data, applying pushes
+after the first boot, checkpoints, the beachhead.`,
 		SilenceUsage: true, SilenceErrors: true,
 		Version: version(),
 	}

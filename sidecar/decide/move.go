@@ -151,10 +151,8 @@ func (t *turn) drained(d duty, s *Duty, why string) bool {
 		return true
 	}
 	if d.role.Drain {
-		if t.Now == s.Draining {
-			t.act(StartDrain{Reason: Reason(fmt.Sprintf("%s finishes its connections: %s", d.title(), why)), Role: d.name})
-		}
 		if until := s.Draining.Add(announceDrain); t.Now < until {
+			t.act(StartDrain{Reason: Reason(fmt.Sprintf("%s finishes its connections: %s", d.title(), why)), Role: d.name})
 			t.at(until + 1)
 			return false
 		}
