@@ -53,6 +53,14 @@ func TestReadmeCommandsDoWhatTheySay(t *testing.T) {
 		}
 		return nil
 	}
+	soon := func(f func() error) error {
+		deadline := time.Now().Add(30 * time.Second)
+		err := f()
+		for err != nil && time.Now().Before(deadline) {
+			err = f() // a try takes its time: the address is silent for as long as it moves
+		}
+		return err
+	}
 	after := map[string]func(out string) error{
 		"make demo": func(out string) error {
 			if err := contains(out, "8 nodes serve", "make down"); err != nil {
@@ -63,7 +71,10 @@ func TestReadmeCommandsDoWhatTheySay(t *testing.T) {
 		"make test":                          nil,
 		"sudo build/understudy local status": func(out string) error { return contains(out, "web2", "serving", "up ") },
 		"sudo build/understudy local exec web1 -- systemctl status nginx": func(out string) error { return contains(out, "active (running)") },
-		"sudo build/understudy local destroy web1":                        func(out string) error { return blog() }, // HAProxy has another
+		// Its data have no mirror yet, so the cluster is not redundant and the command ends with 3.
+		"sudo build/understudy status --local demo":        func(out string) error { return contains(out, "lb1", "primary", "8 of 8 members heard") },
+		"sudo build/understudy switchover lb --local demo": func(out string) error { return soon(blog) },
+		"sudo build/understudy local destroy lb1":          func(out string) error { return soon(blog) }, // lb2 has the duty, or takes it
 		"make down": func(out string) error {
 			if left := leftovers(t, name); len(left) > 0 {
 				return fmt.Errorf("there is still %s", strings.Join(left, "; "))
@@ -87,13 +98,17 @@ func TestReadmeCommandsDoWhatTheySay(t *testing.T) {
 			args = append(args, "NAME="+name, "FORWARDS=--forward "+port+"=www:80", "BUILD="+os.Getenv("UNDERSTUDY_BUILD"), "CACHE="+os.Getenv("UNDERSTUDY_CACHE"))
 		default:
 			args[0] = program(t)
-			args = slices.Insert(args, 3, "--name="+name)
+			if i := slices.Index(args, "demo"); i > 0 {
+				args[i] = name
+			} else {
+				args = slices.Insert(args, 3, "--name="+name)
+			}
 		}
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Dir = repo(t)
 		cmd.Env = append(os.Environ(), "HOME=/root")
 		out, err := cmd.CombinedOutput()
-		if err != nil {
+		if notRedundant := slices.Contains(args, "status") && cmd.ProcessState.ExitCode() == 3; err != nil && !notRedundant {
 			t.Fatalf("%s: %v\n%s", c, err, out)
 		}
 		if err := check(string(out)); err != nil {
