@@ -57,7 +57,7 @@ down: check-root build ## take the demo down and leave nothing behind
 # --- tests -------------------------------------------------------------------------------------
 # Test binaries that need root (namespaces, mounts, nodes) are built as the caller and run as root.
 
-ROOT_PACKAGES := ./sidecar/cloud/localcloud/netns ./sidecar/cloud/localcloud/nspawn ./tests/contract/nameserver ./tests/netns ./tests/node ./tests/puppet ./tests/e2e
+ROOT_PACKAGES := ./sidecar/address ./sidecar/cloud/localcloud/netns ./sidecar/cloud/localcloud/nspawn ./tests/contract/nameserver ./tests/netns ./tests/node ./tests/puppet ./tests/e2e
 TOOLS         := puppet-lint reprepro ruby-rspec-puppet keepalived knot knot-dnsutils bind9 bind9-dnsutils $(shell sed -n "s,^\(puppet-module-[a-z0-9-]*\).*,\1,p" puppet/image-packages)
 TEST_HOST     := gcc libc6-dev openssh-client gpg gpg-agent
 

@@ -44,11 +44,6 @@ func after(g *rig, v *View, d time.Duration, silent ...string) {
 	v.Ledger.ReadSent = v.Now.Add(-time.Second)
 }
 
-// others are all nodes of the rig but those named.
-func others(g *rig, but ...string) []string {
-	return slices.DeleteFunc(slices.Clone(g.names), func(n string) bool { return slices.Contains(but, n) })
-}
-
 func saying(v *View, node string, f func(*cluster.Announcement)) {
 	v.Peers = maps.Clone(v.Peers)
 	p := v.Peers[node]

@@ -266,11 +266,17 @@ func (g *rig) ledgerAct(n *rigNode, a Action) {
 }
 
 func (g *rig) withLedger() {
-	for _, n := range g.nodes {
-		n.v.Ledger = Ledger{Configured: true, Sound: true}
-		n.v.Claim = ClaimReading{Needed: true, Mine: true, Epoch: 1}
-		g.claims[n.name] = cluster.Claim{Node: n.name, Epoch: 1, Machine: "m-" + n.name}
+	for _, n := range g.names {
+		g.giveLedger(n)
 	}
+}
+
+// giveLedger gives one node the ledger, and its claim in it.
+func (g *rig) giveLedger(name string) {
+	n := g.nodes[name]
+	n.v.Ledger = Ledger{Configured: true, Sound: true}
+	n.v.Claim = ClaimReading{Needed: true, Mine: true, Epoch: 1}
+	g.claims[name] = cluster.Claim{Node: name, Epoch: 1, Machine: "m-" + name}
 }
 
 func sameSay(a, b cluster.Announcement) bool { return reflect.DeepEqual(a, b) }

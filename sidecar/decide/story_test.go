@@ -352,9 +352,7 @@ func TestFirstNodesOfANewClusterBeginBeforeTheRestIsThere(t *testing.T) {
 	for i, n := range g.names {
 		if g.nodes[n].dead {
 			g.start(n, i)
-			g.nodes[n].v.Ledger = Ledger{Configured: true, Sound: true}
-			g.nodes[n].v.Claim = ClaimReading{Needed: true, Mine: true, Epoch: 1}
-			g.claims[n] = cluster.Claim{Node: n, Epoch: 1, Machine: "m-" + n}
+			g.giveLedger(n)
 		}
 	}
 	g.run(5 * time.Second)
@@ -375,8 +373,7 @@ func TestMajorityWaitsOutALease(t *testing.T) {
 	// The others return; at the same moment mail2 loses all but the ledger.
 	for i, n := range []string{"lb1", "web1", "mail1", "repo1"} {
 		g.start(n, i)
-		g.nodes[n].v.Ledger = Ledger{Configured: true, Sound: true}
-		g.nodes[n].v.Claim = ClaimReading{Needed: true, Mine: true, Epoch: 1}
+		g.giveLedger(n)
 	}
 	g.isolate("mail2")
 	g.run(4 * time.Second)

@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/digitalocean/godo"
-	"golang.org/x/oauth2"
 
 	"understudy/bootstrap/progress"
 )
@@ -32,18 +28,6 @@ func (c *cluster) get(target, path string) (string, http.Header, error) {
 		err = fmt.Errorf("status %s", res.Status)
 	}
 	return string(body), res.Header, err
-}
-
-// api is the cloud's API through its forward, as an operator's tools would use it.
-func (c *cluster) api(t *testing.T) *godo.Client {
-	t.Helper()
-	token, err := os.ReadFile(c.status(t).TokenFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := godo.NewClient(oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(&oauth2.Token{AccessToken: strings.TrimSpace(string(token))})))
-	api.BaseURL = &url.URL{Scheme: "http", Host: c.ports["10.77.0.1:8000"], Path: "/"}
-	return api
 }
 
 func TestEveryNodeFindsItsRoleByItsHostname(t *testing.T) {

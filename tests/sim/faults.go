@@ -29,6 +29,7 @@ var faults = []fault{
 	{"mute", 6, time.Minute, func(w *world) (func(), []*node) { return w.cutAround(false, true) }},
 	{"split", 8, time.Minute, (*world).split},
 	{"part", 0, 0, (*world).part},
+	{"one way", 0, 0, (*world).oneWay},
 	{"pair", 6, time.Minute, (*world).pair},
 	{"ragged", 5, 10 * time.Second, (*world).ragged},
 	{"loss", 4, 5 * time.Second, (*world).loss},
@@ -82,9 +83,11 @@ func (w *world) follow(script []Step) {
 	for _, step := range script {
 		at := slices.IndexFunc(faults, func(f fault) bool { return f.kind == step.Kind })
 		var on []*node
-		for _, n := range w.nodes {
-			if slices.Contains(strings.Split(step.On, "+"), n.name) {
-				on = append(on, n)
+		for name := range strings.SplitSeq(step.On, "+") {
+			for _, n := range w.nodes {
+				if n.name == name {
+					on = append(on, n)
+				}
 			}
 		}
 		if at < 0 || on == nil && step.On != "" {
@@ -334,6 +337,12 @@ func (w *world) part() (func(), []*node) {
 		}
 	}
 	return w.cut(pairs), w.nodes
+}
+
+// oneWay keeps the first from being heard by the second.
+func (w *world) oneWay() (func(), []*node) {
+	a, b := w.struck[0], w.struck[1]
+	return w.cut([][2]int{{a.i, b.i}}), []*node{a, b}
 }
 
 // pair cuts the link between two nodes, mostly in both directions.

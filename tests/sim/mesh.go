@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"understudy/sidecar/cluster"
@@ -43,6 +44,7 @@ type peer struct {
 	confirmed cluster.Instant
 	hears     map[string]time.Duration
 	said      *cluster.Announcement
+	once      map[string]uint64 // epochs it has promised us, kept only while members break promises
 }
 
 // flight is a beat under way to some.
@@ -185,7 +187,29 @@ func (w *world) receive(n *node, b *beat) {
 	if names {
 		p.confirmed = b.heard[n.i].sent
 	}
+	if w.o.Off.OnePromise {
+		n.insist(p)
+	}
 	if news {
 		n.wake(w.now)
 	}
+}
+
+// insist is what a holder would see of a member that goes on confirming it after having promised a later epoch: the member's
+// first promise to it again and again.
+func (n *node) insist(p *peer) {
+	said := *p.said
+	said.Promises = slices.Clone(said.Promises)
+	for i, x := range said.Promises {
+		mine := n.memory.Duties[x.Duty].Hold
+		if x.Holder == n.name {
+			if p.once == nil {
+				p.once = map[string]uint64{}
+			}
+			p.once[x.Duty] = x.Epoch
+		} else if acts(mine.State) && p.once[x.Duty] == mine.Epoch {
+			said.Promises[i] = cluster.Promise{Duty: x.Duty, Epoch: mine.Epoch, Holder: n.name, Clear: true}
+		}
+	}
+	p.said = &said
 }
