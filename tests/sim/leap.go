@@ -69,9 +69,12 @@ func (w *world) quiet() bool {
 	return true
 }
 
-// flows says that beats from k to n come as they should.
+// flows says that beats from k to n come as they should, with nothing new in them.
 func (w *world) flows(k, n int) bool {
-	p := &w.nodes[n].peers[k]
+	p, from := &w.nodes[n].peers[k], w.nodes[k]
+	if p.session != from.session || p.said != from.said && !w.o.Off.OnePromise {
+		return false
+	}
 	return w.nodes[k].up && !w.nodes[k].frozen && w.links[k][n].clean() && p.heard != 0 && w.now.sub(p.true_) < recent
 }
 
