@@ -106,6 +106,9 @@ func (w *world) follow(script []Step) {
 // strike lets a fault happen for a while.
 func (w *world) strike(f fault, lasts time.Duration) {
 	w.leap, w.slept = firstLeap, 0
+	if w.firstFault == 0 {
+		w.firstFault = w.now
+	}
 	w.note("FAULT", f.kind+" for "+lasts.Round(time.Millisecond).String())
 	end, near := f.begin(w)
 	for _, n := range near {
@@ -500,8 +503,11 @@ func (w *world) move() (func(), []*node) {
 	}
 	names = append(names, cluster.Coordinator)
 	duty := pick(w, names)
+	if len(w.struck) > 0 {
+		duty = n.own.Name
+	}
 	to := ""
-	if w.chance(0.3) {
+	if w.chance(0.3) && len(w.struck) == 0 {
 		to = pick(w, w.nodes).name
 	}
 	n.orders.Moves = []cluster.Move{{Duty: duty, From: n.memory.Duties[duty].Promise.Epoch, To: to}}

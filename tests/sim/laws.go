@@ -30,6 +30,7 @@ func (w *world) openGate(n *node, g decide.Gate) {
 		return
 	}
 	if n.gate.shut <= w.now {
+		w.measureGap(g.Role)
 		w.note(n.name, "opens the gate of "+g.Role)
 	}
 	if !g.Drain {
@@ -52,6 +53,29 @@ func (w *world) openGate(n *node, g decide.Gate) {
 			w.violated("%s opens the gate of %s while that of %s is open for another %s", n.name, g.Role, other.name, other.gate.shut.sub(w.now))
 		}
 	}
+}
+
+// measureGap notes for how long nobody has answered.
+func (w *world) measureGap(role string) {
+	var closed moment
+	for _, n := range w.nodes {
+		if n.own != nil && n.own.Name == role {
+			closed = max(closed, n.gate.shut)
+		}
+	}
+	if closed > w.firstFault && closed < w.now {
+		w.report_.Gap = max(w.report_.Gap, w.now.sub(closed))
+	}
+}
+
+// holders are the nodes that act under a duty.
+func (w *world) holders(duty string) (names []string) {
+	for _, n := range w.candidates(duty) {
+		if h := n.memory.Duties[duty].Hold; h.State == cluster.Held || h.State == cluster.Offered {
+			names = append(names, n.name)
+		}
+	}
+	return names
 }
 
 // watchDuties holds the laws about epochs and displacement whenever a node's duties have changed.
@@ -192,7 +216,7 @@ func (w *world) settled(duty string) {
 	case len(candidates) == 0:
 	case len(holders) == 0 && w.possible():
 		w.violated("nobody holds %s, %s after the last fault: %s", duty, w.now.sub(w.lastFault).Round(time.Second), w.blocked(candidates))
-	case len(holders) == 0 && !strings.Contains(w.blocked(candidates), duty) && !strings.Contains(w.blocked(candidates), "coordination"):
+	case len(holders) == 0 && !w.said(candidates, duty):
 		w.violated("nobody holds %s, and nobody says why: %s", duty, w.blocked(candidates))
 	case len(holders) == 1:
 		n := holders[0]
@@ -207,6 +231,15 @@ func (w *world) settled(duty string) {
 	if why != "" {
 		w.violated("%s holds %s, but %s", holders[0].name, duty, why)
 	}
+}
+
+// said tells whether one of the candidates says what keeps it from the duty, or from everything.
+func (w *world) said(candidates []*node, duty string) bool {
+	if duty == cluster.Coordinator {
+		duty = "coordination"
+	}
+	text := w.blocked(candidates)
+	return strings.Contains(text, "takeover of "+duty) || strings.Contains(text, ": vote: ")
 }
 
 // possible says that duties can be held: a majority runs, or the ledger can stand in for it.

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"understudy/sidecar/cluster"
@@ -40,6 +41,10 @@ type Report struct {
 	Leaps      int
 	Takeovers  int // a node began to act
 	Leases     int // of those, by the ledger's word
+	// Holders has who holds a duty in the end; several are joined by "+".
+	Holders map[string]string
+	// Gap is the longest time between a gate's closing and the next one's opening, after the first fault began.
+	Gap time.Duration
 }
 
 // Hour is what an episode lasts.
@@ -84,7 +89,8 @@ type world struct {
 	slept      time.Duration // leapt over since every node had a turn
 	report_    Report
 	hash       uint64
-	lastFault  moment  // end of the last fault
+	lastFault  moment // end of the last fault
+	firstFault moment
 	struck     []*node // whom a script's fault befalls
 }
 
@@ -132,6 +138,10 @@ func (w *world) run() {
 		}
 	}
 	w.checkEnd()
+	w.report_.Holders = map[string]string{}
+	for _, duty := range w.duties() {
+		w.report_.Holders[duty] = strings.Join(w.holders(duty), "+")
+	}
 }
 
 // after plans an event.
