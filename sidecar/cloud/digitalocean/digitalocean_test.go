@@ -29,7 +29,7 @@ const canary = "dop_v1_canary"
 func api(t testing.TB, handle http.HandlerFunc) *Client {
 	t.Helper()
 	s := httptest.NewServer(handle)
-	c, err := New(Config{Endpoint: s.URL, Token: secrets.NewSecret(canary), Tag: "blog"})
+	c, err := New(Config{Endpoint: s.URL, Token: secrets.NewSecret(canary), Tag: "blog", Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,8 @@ const (
 	start               // it starts again
 	destroy             // i's machine is off, and the provider says so
 	replace             // another machine takes i's name
+	off                 // i's machine is off, and the provider says so; its disk stays
+	on                  // it is on again
 	shut                // i's process closes its gate, where the gate does not do it by itself
 )
 
@@ -72,6 +74,10 @@ func (sc Scope) text(a action, s *state) string {
 		return i + "'s process starts, its gate is closed"
 	case destroy:
 		return i + "'s machine is off, and the provider says so"
+	case off:
+		return i + "'s machine is off, and the provider says so; its disk stays"
+	case on:
+		return i + "'s machine is on again, and its process starts"
 	case replace:
 		return "a new machine takes the name " + i
 	case shut:

@@ -104,6 +104,10 @@ func (sc Scope) free(s *state, i int) bool {
 // read is a look at the ledger, whose answer is there at once. A later answer would give the same lease for a shorter time.
 func (sc Scope) read(s *state, i int) bool {
 	n := &s.n[i]
+	if sc.Ledger && n.up && n.fresh {
+		sc.see(s, i)
+		return true
+	}
 	if !sc.Ledger || !n.up || n.state != waiting && n.state != held && n.state != offered || !n.wrote {
 		return false
 	}
@@ -113,16 +117,33 @@ func (sc Scope) read(s *state, i int) bool {
 			return true
 		}
 	}
-	if !sc.Without.Recount {
-		n.promised &^= n.stale
-		n.stale = 0
-	}
-	if !n.byLease || n.wait > 0 || !sc.Without.Recount && !sc.blocking(s, i) {
+	mine := n.epoch == n.hold && int(n.holder) == i
+	if !n.byLease || n.wait > 0 || !mine && !sc.Without.StepDown {
 		return false
+	}
+	if n.state == waiting && !sc.Without.Recount {
+		n.promised &^= n.stale
+		if n.stale = 0; !sc.blocking(s, i) {
+			return false
+		}
 	}
 	n.read = sc.LeaseFor
 	sc.holds(s, i)
 	return true
+}
+
+// see is the reading after a boot.
+func (sc Scope) see(s *state, i int) {
+	n := &s.n[i]
+	n.fresh = false
+	for epoch := sc.Epochs; epoch > 0; epoch-- {
+		if r := s.ledger[epoch]; r.by != 0 {
+			if int(r.by-1) != i {
+				n.seen, n.seenBy, n.seenOn = epoch, r.by-1, r.lease
+			}
+			return
+		}
+	}
 }
 
 // move is what happens on request, and stepping down.
@@ -162,7 +183,7 @@ func (sc Scope) fault(s *state, a action) bool {
 		}
 		s.left.Crashes--
 		gate, read := n.gate, n.read
-		*n = node{learns: n.learns, knows: n.knows, epoch: n.epoch, hold: n.hold, disk: n.disk, lease: n.lease, afterLease: n.afterLease, diskLease: n.diskLease}
+		*n = node{learns: n.learns, knows: n.knows, fresh: n.fresh, epoch: n.epoch, hold: n.hold, disk: n.disk, lease: n.lease, afterLease: n.afterLease, diskLease: n.diskLease}
 		n.disk, n.diskLease = max(n.epoch, n.disk, n.hold), n.lease || n.afterLease || n.diskLease
 		n.epoch, n.hold, n.lease, n.afterLease = 0, 0, false, false
 		sc.blank(n)
@@ -172,6 +193,17 @@ func (sc Scope) fault(s *state, a action) bool {
 			return false
 		}
 		sc.start(s, i, sc.Detection)
+	case off:
+		if n.gone || s.left.Offs == 0 {
+			return false
+		}
+		s.left.Offs--
+		sc.switchOff(s, i)
+	case on:
+		if !n.gone || n.lost {
+			return false
+		}
+		sc.switchOn(s, i)
 	case destroy:
 		if n.gone || s.left.Losses == 0 {
 			return false
@@ -179,7 +211,7 @@ func (sc Scope) fault(s *state, a action) bool {
 		s.left.Losses--
 		sc.destroy(s, i)
 	case replace:
-		if !n.gone {
+		if !n.lost {
 			return false
 		}
 		sc.replace(s, i)

@@ -163,6 +163,7 @@ func (sc Scope) hashAs(s *state, x *naming) uint64 {
 	w.put(s.acted, 3)
 	w.put(s.left.Crashes, 3)
 	w.put(s.left.Losses, 3)
+	w.put(s.left.Offs, 3)
 	w.put(s.left.Late, 3)
 	w.put(s.left.Moves, 3)
 	w.flush()
@@ -179,6 +180,7 @@ func (sc Scope) hashNode(w *words, n *node, x *naming) {
 	w.put(renamed(x, n.holder, n.epoch > 0), 2)
 	w.put(renamed(x, n.lastHolder, n.lastEpoch > 0), 2)
 	w.put(renamed(x, n.to, n.state == offered), 2)
+	w.put(renamed(x, n.seenBy, n.seen > 0), 2)
 	for _, members := range [...]uint8{n.promised, n.after, n.stale, n.stood, n.knows} {
 		w.put(x.set(members, sc.Members), 4)
 	}
@@ -189,11 +191,11 @@ func (sc Scope) hashNode(w *words, n *node, x *naming) {
 
 // hashPlain takes what names nobody.
 func (sc Scope) hashPlain(w *words, n *node) {
-	for _, f := range [...]bool{n.up, n.gone, n.diskLease, n.lease, n.afterLease, n.byLease, n.wrote, n.gaveUp, n.learns} {
+	for _, f := range [...]bool{n.up, n.gone, n.diskLease, n.lease, n.afterLease, n.byLease, n.wrote, n.gaveUp, n.learns, n.joined && n.afterLease, n.lost, n.fresh, n.seenOn} {
 		w.flag(f)
 	}
 	for _, v := range [...]uint8{
-		n.disk, n.epoch, n.lastEpoch, uint8(n.state), n.hold, n.clearLast, n.clearOlder, n.heard, n.sent, n.gate, n.read,
+		n.disk, n.epoch, n.lastEpoch, n.seen, uint8(n.state), n.hold, n.clearLast, n.clearOlder, n.heard, n.sent, n.gate, n.read,
 	} {
 		w.put(v, 3)
 	}

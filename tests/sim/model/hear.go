@@ -43,9 +43,10 @@ func (sc Scope) asMember(s *state, b beat) {
 	i, j, n := int(b.from), int(b.to), &s.n[b.to]
 	holds := b.n.state == waiting || b.n.state == held || b.n.state == offered
 	wants := b.n.state == bidding && sc.willing(s, j, i, b.n.hold)
-	joins := holds && n.votes() && b.n.hold > n.epoch && b.n.hold >= n.disk
+	joins := holds && n.votes() && b.n.hold > n.epoch && b.n.hold >= n.disk && (b.n.hold > n.seen || n.seenBy == b.from || sc.Without.LedgerFloor)
 	if wants || joins {
 		sc.promise(s, j, i, b.n.hold, b.n.byLease)
+		n.joined = joins && !sc.Without.Joined
 		if n.state == bidding {
 			n.state = none
 			sc.resign(n)
@@ -54,8 +55,8 @@ func (sc Scope) asMember(s *state, b beat) {
 	if n.epoch > 0 && int(n.holder) == i {
 		n.heard, n.sent = 0, b.age
 		n.says = said(b.n, n.epoch)
-		if b.n.hold == n.epoch && (b.n.state == held || b.n.state == offered) {
-			n.afterLease = false // whoever acts has waited for what was before it
+		if b.n.hold == n.epoch && (b.n.state == held || b.n.state == offered) && !n.joined {
+			n.afterLease, n.seenOn = false, false // whoever won after that has waited for it
 		}
 	}
 	if n.lastEpoch > 0 && int(n.lastHolder) == i && said(b.n, n.lastEpoch) == gaveUp {

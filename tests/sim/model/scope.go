@@ -36,10 +36,13 @@ type Mechanisms struct {
 	Sequence    bool // a late beat is taken although a newer one has arrived
 	AfterLease  bool // a majority takes over an epoch held by lease without the ledger
 	LeaseWait   bool // a lease is used as soon as it is written
+	Joined      bool // who joins a holder that won before a lease was given takes it that the holder has waited for that lease
+	StepDown    bool // a holder by lease goes on after having promised a later epoch to another
 	LeaseRead   bool // a lease lasts without reading the ledger again
 	Blocking    bool // a lease needs no promises but one's own
-	Recount     bool // a lease is renewed without counting promises and lost machines again
-	NewQuiet    bool // a new machine votes after the detection time, as a restarted process does
+	Recount     bool // a lease is used without counting promises and lost machines again after the writing
+	FreshRead   bool // a machine that has booted votes before it has read the ledger
+	LedgerFloor bool // what was read there does not keep it from promising the same epoch to another
 	Learning    bool // a new machine votes without having heard what others have promised
 	Parity      bool // a majority and the ledger may both give out the same epoch; only the first law can hold then
 	SkipSafely  bool // the lease wait is skipped as soon as the holder bidden over is gone or has given up

@@ -80,7 +80,7 @@ func (r *Result) reach(goals []Goal, before, after *state) {
 func (sc Scope) actions() []action {
 	all := []action{{kind: tick}, {kind: arrive, i: 0}, {kind: arrive, i: 1}, {kind: lose, i: 0}, {kind: lose, i: 1}}
 	for i := range uint8(sc.Members) {
-		for _, k := range []kind{bid, bidBy, write, read, release, crash, start, destroy, replace, shut} {
+		for _, k := range []kind{bid, bidBy, write, read, release, crash, start, destroy, replace, off, on, shut} {
 			if !sc.Ledger && (k == bidBy || k == write || k == read) {
 				continue
 			}
@@ -122,7 +122,9 @@ func (sc Scope) broken(before, s *state) string {
 
 // ordered tells whether epochs must also be acted on in their order. A majority that is lost for good before it has written
 // its epoch to the ledger may be followed by an earlier one there.
-func (sc Scope) ordered() bool { return sc.Budget.Losses == 0 && sc.Without == Mechanisms{} }
+func (sc Scope) ordered() bool {
+	return sc.Budget.Losses+sc.Budget.Offs == 0 && sc.Without == Mechanisms{}
+}
 
 // story tells the way to the newest state.
 func (sc Scope) story(links []link) string {

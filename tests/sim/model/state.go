@@ -21,10 +21,15 @@ const (
 // node is one member's state. Ages and remaining times are in ticks; an age stops growing where it says nothing more.
 type node struct {
 	up   bool
-	gone bool  // the provider says so; it cannot come back as the same machine
+	gone bool  // the machine is off, or is no more, and the provider says so
+	lost bool  // it is no more
 	mute uint8 // until it grants and confirms again after a start
 	// A new machine learns what the old one may have promised from so many others that one of them was promised it, too.
 	learns bool
+	fresh  bool  // the machine has booted, and has not read the ledger since
+	seen   uint8 // the highest epoch it has seen in the ledger; only kept where it was read after a boot
+	seenBy uint8 // whose that is
+	seenOn bool  // it is a lease, and not known to be over
 	knows  uint8 // set of members it has heard
 
 	// On the disk: the highest epoch ever promised, and whether that or one behind it is held by lease.
@@ -36,6 +41,7 @@ type node struct {
 	holder     uint8
 	lease      bool  // the holder acts by the ledger's word
 	afterLease bool  // somebody may still hold an epoch before this one by the ledger's word
+	joined     bool  // it was given to one who had won already, perhaps before that lease
 	heard      uint8 // age of the arrival of the holder's newest beat
 	sent       uint8 // age of the sending of that beat
 	says       uint8 // what the holder last said: quiet, gaveUp, or toward + to whom it is offered
@@ -95,6 +101,7 @@ type record struct {
 type Budget struct {
 	Crashes uint8 // of a process; it may start again
 	Losses  uint8 // of a machine; a new one may take its name, with an empty disk
+	Offs    uint8 // a machine is switched off; it may come back with its disk
 	Late    uint8 // beats held back
 	Moves   uint8 // offers and releases on request
 }

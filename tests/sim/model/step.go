@@ -95,7 +95,7 @@ func (sc Scope) tick(s *state) {
 // start is a process that begins: nothing is remembered but what is on the disk, and the gate is closed.
 func (sc Scope) start(s *state, i int, quiet uint8) {
 	old := s.n[i]
-	n := node{up: true, mute: quiet, learns: old.learns, disk: max(old.epoch, old.disk, old.hold), diskLease: old.lease || old.afterLease || old.diskLease}
+	n := node{up: true, mute: quiet, learns: old.learns, knows: old.knows, fresh: old.fresh, disk: max(old.epoch, old.disk, old.hold), diskLease: old.lease || old.afterLease || old.diskLease}
 	if sc.Without.DiskEpoch {
 		n.disk = 0
 	}
@@ -117,17 +117,13 @@ func (sc Scope) blank(n *node) {
 }
 
 // replace is a new machine under an old name, with nothing on its disk. Where there is a ledger it has claimed the name
-// there, and keeps still until every lease that counted on the old machine's absence or promise has been read again. What
-// the old one promised it learns from the others.
+// there, and reads it after that: whoever counted on the old machine's absence or promise has written before, and is read of
+// now, or counts again later. What the old one promised it learns from the others.
 func (sc Scope) replace(s *state, i int) {
-	quiet := sc.Detection
-	if sc.Ledger && !sc.Without.NewQuiet {
-		quiet = max(quiet, sc.LeaseWait)
-	}
+	n := node{up: true, mute: sc.Detection, learns: !sc.Without.Learning, fresh: sc.Ledger && !sc.Without.FreshRead}
 	if sc.Without.StartQuiet {
-		quiet = 0
+		n.mute = 0
 	}
-	n := node{up: true, mute: quiet, learns: !sc.Without.Learning}
 	sc.blank(&n)
 	s.n[i] = n
 	for j := range sc.Members {
@@ -135,9 +131,21 @@ func (sc Scope) replace(s *state, i int) {
 	}
 }
 
+// switchOff ends the process and the kernel with it; the provider says so. switchOn is the boot.
+func (sc Scope) switchOff(s *state, i int) {
+	sc.start(s, i, 0)
+	n := &s.n[i]
+	n.up, n.gone, n.mute = false, true, 0
+}
+
+func (sc Scope) switchOn(s *state, i int) {
+	sc.start(s, i, sc.Detection)
+	s.n[i].fresh = sc.Ledger && !sc.Without.FreshRead
+}
+
 // destroy takes i's machine away, and all it was doing.
 func (sc Scope) destroy(s *state, i int) {
-	n := node{gone: true}
+	n := node{gone: true, lost: true}
 	sc.blank(&n)
 	s.n[i] = n
 }
@@ -163,7 +171,7 @@ func (sc Scope) ask(s *state, i int, byLease bool) bool {
 }
 
 // votes tells whether n grants and confirms.
-func (n *node) votes() bool { return n.up && n.mute == 0 && !n.learns }
+func (n *node) votes() bool { return n.up && n.mute == 0 && !n.learns && !n.fresh }
 
 // learn takes note of what another member has promised or held, at a new machine.
 func (sc Scope) learn(n *node, b beat) {
@@ -182,6 +190,9 @@ func (sc Scope) learn(n *node, b beat) {
 func (sc Scope) willing(s *state, m, bidder int, epoch uint8) bool {
 	n := &s.n[m]
 	if !n.votes() || epoch <= n.epoch || epoch <= n.disk {
+		return false
+	}
+	if epoch <= n.seen && int(n.seenBy) != bidder && !sc.Without.LedgerFloor {
 		return false
 	}
 	return n.epoch == 0 || int(n.holder) == bidder || n.heard >= sc.Detection || n.says == gaveUp ||
@@ -206,8 +217,11 @@ func (sc Scope) promise(s *state, m, holder int, epoch uint8, lease bool) {
 	} else if n.epoch == 0 {
 		n.afterLease = n.diskLease
 	}
+	if n.seenOn && int(n.seenBy) != holder && !s.n[n.seenBy].gone {
+		n.afterLease = true
+	}
 	n.epoch, n.holder, n.lease, n.disk, n.diskLease = epoch, uint8(holder), lease, 0, false
-	n.heard, n.sent, n.says = 0, sc.never(), silent
+	n.heard, n.sent, n.says, n.joined = 0, sc.never(), silent, false
 }
 
 // blocking tells whether no majority can exist without those who promised i.
@@ -215,9 +229,13 @@ func (sc Scope) blocking(s *state, i int) bool {
 	if sc.Without.Blocking {
 		return true
 	}
+	n := &s.n[i]
+	if n.epoch != n.hold || int(n.holder) != i {
+		return false
+	}
 	others := 0
 	for m := range sc.Members {
-		if s.n[i].promised&(1<<m) == 0 && !s.n[m].gone {
+		if n.promised&(1<<m) == 0 && !s.n[m].gone {
 			others++
 		}
 	}
