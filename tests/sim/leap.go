@@ -120,8 +120,7 @@ func (w *world) jump(by time.Duration) {
 			}
 		}
 		if shifts[i].gate {
-			n.gate.until += d
-			n.gate.shut = n.gate.shut.add(by)
+			w.keepGate(n, d)
 		}
 		w.keepReadings(n, from, d)
 		n.beat, n.last, n.lastSent = n.beat.add(by), n.last.add(by), n.lastSent.add(by)
@@ -130,6 +129,17 @@ func (w *world) jump(by time.Duration) {
 		}
 		n.due = n.due.add(by)
 	}
+}
+
+// keepGate moves the end of a gate along with what it hangs on. One that was set for longer, when it hung on something else,
+// is not moved beyond that.
+func (w *world) keepGate(n *node, d cluster.Instant) {
+	end := n.gate.until + d
+	if !w.lends(n) {
+		end = max(n.gate.until, min(end, n.memory.Duties[n.own.Name].Confirmed.Add(n.policy.Timings.Gate)))
+	}
+	n.gate.shut = n.gate.shut.add(n.real(time.Duration(end - n.gate.until)))
+	n.gate.until = end
 }
 
 // lends says that the node's gate hangs on the ledger's word or the register's, which go on being read.

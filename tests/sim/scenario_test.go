@@ -25,6 +25,8 @@ var scenarios = []scenario{
 		Script: []Step{{4500 * ms, "part", "lb2+db1", 30 * second}, {4600 * ms, "reboot", "db2", 6 * second}, {4500 * ms, "ragged", "", 8 * second}}}, 60},
 	{"an epoch asked for by lease and won by a majority is not taken for somebody else's", Options{Shape: "eight",
 		Script: []Step{{4 * second, "ledger slow", "", 2 * second}, {4100 * ms, "half dies", "", 350 * ms}}}, 60},
+	{"a gate that was open for a lease's time is not left open so long once a majority confirms", Options{Shape: "four",
+		Script: []Step{{5 * second, "part", "lb1+db1", 25 * second}, {31 * second, "crash", "lb1", 20 * second}}}, 120},
 	{"a new machine whose peer is gone for good begins alone", Options{Shape: "two",
 		Script: []Step{{5 * second, "destroy", "lb1", 20 * time.Minute}, {20 * second, "destroy", "lb2", 10 * second}}}, 20},
 }
