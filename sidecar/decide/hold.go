@@ -113,8 +113,8 @@ func (t *turn) mustWait(d duty, s *Duty) string {
 // it steps down for good.
 func (t *turn) hold(d duty, s *Duty) {
 	if !acting(s.Hold.State) {
-		if s.Hold.State == cluster.Released && s.Promise.Holder != t.p.Self && s.Promise.Epoch > s.Hold.Epoch {
-			s.Hold = cluster.Hold{} // heard, and superseded
+		if s.Hold.State == cluster.Released && s.Acted > s.Hold.Epoch {
+			s.Hold = cluster.Hold{} // the successor acts, so everybody it needed has heard it
 		}
 		return
 	}

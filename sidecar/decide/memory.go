@@ -40,6 +40,8 @@ type Duty struct {
 	Promise cluster.Promise
 	// Before are the holders whose beats this node confirmed before, and who may still be acting on that.
 	Before []Before
+	// Acted is the highest epoch that somebody was seen to act under since this sidecar started: what was leased before is over.
+	Acted uint64
 	// Bid is the epoch that we ask for, since Since; zero: none. BidLease: for the ledger to decide; it stays as it was once won.
 	Bid      uint64
 	BidLease bool

@@ -81,8 +81,14 @@ func (t *turn) learn(d duty) {
 // highest bid, if it sees for itself that the duty is free.
 func (t *turn) promise(d duty, s *Duty) {
 	t.forget(d, s)
+	if s.Hold.State == cluster.Held || s.Hold.State == cluster.Offered {
+		s.Acted = max(s.Acted, s.Hold.Epoch)
+	}
 	for _, k := range t.p.Nodes {
 		h := holdOf(t.said(k), d.name)
+		if h.State == cluster.Held || h.State == cluster.Offered {
+			s.Acted = max(s.Acted, h.Epoch)
+		}
 		again := s.Promise.Epoch == 0 && h.Epoch == t.lasting.Promised[d.name] // before we started, perhaps to this holder
 		if acting(h.State) && slices.Contains(d.nodes, k) && (h.Epoch > t.floor(d, s) || again) {
 			t.follow(d, s, k, h.Epoch, leaseOf(t.said(k), d.name))
@@ -135,7 +141,7 @@ func (t *turn) forget(d duty, s *Duty) {
 			return true
 		}
 		if b.Lease {
-			return t.over(d, s, b.Epoch)
+			return b.Epoch < s.Acted
 		}
 		return t.Now.Since(b.Heard) > t.quiet()
 	})
@@ -148,7 +154,7 @@ func (t *turn) forget(d duty, s *Duty) {
 		s.Promise.AfterLease = s.Promise.AfterLease || b.Lease
 	}
 	// What was decided while this machine was off or did not exist, it knows from the ledger only.
-	if r := t.Ledger.Duties[d.name]; r.Lease && r.Holder != s.Promise.Holder && r.Epoch < s.Promise.Epoch && !t.freed(d, s, r.Holder, r.Epoch) {
+	if r := t.Ledger.Duties[d.name]; r.Lease && r.Holder != s.Promise.Holder && r.Epoch < s.Promise.Epoch && r.Epoch >= s.Acted && !t.freed(d, s, r.Holder, r.Epoch) {
 		s.Promise.AfterLease = true
 	}
 	if t.p.Off.QuietWait {
@@ -159,14 +165,6 @@ func (t *turn) forget(d duty, s *Duty) {
 // quiet is how long after its last confirmed beat a holder may still be answering: a gate time, and the slack of timers, since
 // the kernel ends a set's element some 20 ms late, and two clocks do not run quite alike.
 func (t *turn) quiet() time.Duration { return t.p.Timings.Gate + t.p.Timings.Slack }
-
-// over says that a leased epoch has run out: somebody acts under a later one, and has waited for that.
-func (t *turn) over(d duty, s *Duty, epoch uint64) bool {
-	later := func(h cluster.Hold) bool {
-		return h.Epoch > epoch && (h.State == cluster.Held || h.State == cluster.Offered)
-	}
-	return later(s.Hold) || slices.ContainsFunc(t.live, func(k string) bool { return k != t.p.Self && later(holdOf(t.said(k), d.name)) })
-}
 
 // freed says that a holder will never act under an epoch again: it has said so, or its machine is off or gone.
 func (t *turn) freed(d duty, s *Duty, holder string, epoch uint64) bool {

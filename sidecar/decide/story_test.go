@@ -496,3 +496,39 @@ func TestTieIsVoidOnceAMajorityWasThere(t *testing.T) {
 	g.run(15 * time.Second)
 	g.check("lb", "lb2")
 }
+
+// What members last read of the ledger may be a lease that its holder has long exchanged for a majority's word. With the ledger
+// away it must not keep the duty from moving.
+func TestLeaseThatIsOverKeepsNoDutyFromMovingWithoutTheLedger(t *testing.T) {
+	g := newRig(t, eight)
+	g.withLedger()
+	for _, n := range g.names {
+		if n != "repo1" && n != "repo2" {
+			g.nodes[n].dead = true
+			delete(g.claims, n)
+		}
+	}
+	g.run(4 * time.Second)
+	g.check("repo", "repo1")
+	for i, n := range g.names {
+		if g.nodes[n].dead {
+			g.start(n, i)
+			g.giveLedger(n)
+		}
+	}
+	for i := 0; i < 10000 && (g.nodes["repo1"].m.Duties["repo"].Lease || g.nodes["repo1"].m.Duties["repo"].Hold.Epoch < 2); i++ {
+		g.run(time.Millisecond)
+	}
+	g.ledgerAway = true
+	for _, n := range g.names { // read before epoch 2 was written
+		g.nodes[n].v.Ledger.Duties = map[string]cluster.DutyRecord{"repo": {Duty: "repo", Epoch: 1, Holder: "repo1", Lease: true}}
+	}
+	g.run(2 * time.Second)
+	g.check("repo", "repo1")
+	epoch := g.nodes["repo1"].m.Duties["repo"].Hold.Epoch
+	g.nodes["repo1"].v.Orders.Moves = []cluster.Move{{Duty: "repo", From: epoch, To: "repo2"}}
+	g.run(time.Second)
+	g.check("repo", "repo2")
+	g.run(5 * time.Second)
+	g.check("repo", "repo2")
+}

@@ -201,6 +201,7 @@ func (sc Scope) hashPlain(w *words, n *node) {
 	}
 	w.put(n.mute, 4)
 	w.put(n.wait, 4)
+	w.put(n.idle, 3)
 }
 
 func renamed(x *naming, member uint8, matters bool) uint8 {

@@ -76,7 +76,7 @@ func said(n node, epoch uint8) uint8 {
 }
 
 func (sc Scope) resign(n *node) {
-	n.hold, n.byLease, n.to, n.promised, n.after, n.stale, n.stood, n.wrote, n.wait = 0, false, 0, 0, 0, 0, 0, false, 0
+	n.hold, n.byLease, n.to, n.promised, n.after, n.stale, n.stood, n.wrote, n.wait, n.idle = 0, false, 0, 0, 0, 0, 0, false, 0, 0
 	for m := range n.conf {
 		n.conf[m] = sc.never()
 	}

@@ -15,9 +15,9 @@ var (
 	three = Scope{Members: 3, Detection: 2, Gate: 1, Epochs: 5}
 	// longer has a gate that outlives the instant of the beat it hangs on.
 	longer = Scope{Members: 3, Detection: 3, Gate: 2, Epochs: 5}
-	two    = Scope{Members: 2, Detection: 2, Gate: 1, LeaseFor: 1, LeaseWait: 2, Epochs: 4, Ledger: true}
-	ledger = Scope{Members: 3, Detection: 2, Gate: 1, LeaseFor: 1, LeaseWait: 2, Epochs: 3, Ledger: true}
-	half   = Scope{Members: 4, Detection: 2, Gate: 1, LeaseFor: 1, LeaseWait: 2, Epochs: 3, Ledger: true}
+	two    = Scope{Members: 2, Detection: 2, Gate: 1, LeaseFor: 1, LeaseWait: 4, Epochs: 4, Ledger: true}
+	ledger = Scope{Members: 3, Detection: 2, Gate: 1, LeaseFor: 1, LeaseWait: 4, Epochs: 3, Ledger: true}
+	half   = Scope{Members: 4, Detection: 2, Gate: 1, LeaseFor: 1, LeaseWait: 4, Epochs: 3, Ledger: true}
 )
 
 func (sc Scope) may(b Budget) Scope             { sc.Budget = b; return sc }

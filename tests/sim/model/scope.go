@@ -38,6 +38,7 @@ type Mechanisms struct {
 	LeaseWait   bool // a lease is used as soon as it is written
 	Joined      bool // who joins a holder that won before a lease was given takes it that the holder has waited for that lease
 	StepDown    bool // a holder by lease goes on after having promised a later epoch to another
+	GiveUp      bool // a holder that nobody confirms keeps its epoch for as long as it likes
 	LeaseRead   bool // a lease lasts without reading the ledger again
 	Blocking    bool // a lease needs no promises but one's own
 	Recount     bool // a lease is used without counting promises and lost machines again after the writing

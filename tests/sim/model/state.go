@@ -64,6 +64,7 @@ type node struct {
 	wait     uint8             // until the wait after the writing is over
 	gate     uint8             // until the gate closes by itself; goes on when the process is dead
 	read     uint8             // until the ledger must have been read again; the gate closes then, too
+	idle     uint8             // for how long it has been unable to act, though it holds the epoch
 }
 
 // What a holder last said of its epoch to a member that promised it.

@@ -81,6 +81,9 @@ func (sc Scope) tick(s *state) {
 		if n.wait > 0 && n.up {
 			n.wait--
 		}
+		if sc.idles(s, i) {
+			sc.release(s, i)
+		}
 		if n.gate > 1 || n.gate == 1 && !sc.Without.SelfClose {
 			n.gate--
 		}
@@ -90,6 +93,19 @@ func (sc Scope) tick(s *state) {
 			s.late[p].age = min(s.late[p].age+1, sc.never())
 		}
 	}
+}
+
+// idles counts the time in which i holds an epoch and cannot act, and tells whether it must give it up for good: a lease that was
+// given meanwhile is waited for longer than that.
+func (sc Scope) idles(s *state, i int) bool {
+	n := &s.n[i]
+	switch {
+	case n.state != waiting && n.state != held && n.state != offered || s.open(i) || n.byLease && n.state == waiting && n.wait > 0:
+		n.idle = 0
+	case !sc.Without.GiveUp:
+		n.idle++
+	}
+	return n.idle > sc.Detection
 }
 
 // start is a process that begins: nothing is remembered but what is on the disk, and the gate is closed.
