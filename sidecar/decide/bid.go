@@ -49,6 +49,8 @@ func (t *turn) withdraw(d duty, s *Duty) bool {
 		why = "another node has it"
 	case beaten != "":
 		why = beaten
+	case t.overtaken(d, t.p.Self, s.Bid):
+		why = "the ledger has that epoch for " + t.Ledger.Duties[d.name].Holder
 	case t.Now.Sub(s.Since) > t.patience(s):
 		why = fmt.Sprintf("not enough members promised it within %s", ms(t.patience(s)))
 	case !acting(s.Hold.State) && t.heard(d):

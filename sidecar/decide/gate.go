@@ -24,6 +24,7 @@ func (t *turn) gate(d duty, s *Duty) {
 	until, why := t.openUntil(d, s)
 	drain := t.dropsNew(d, s)
 	late := until.Since(max(now.Until, 1)) > t.p.Timings.Gate/8 || now.Until <= t.Now
+	late = late || now.Until > until && until > 0 // a lease's end is further away than that of a majority's word, which takes its place
 	if until <= t.Now || !late && drain == (now.Drain != 0) {
 		return
 	}

@@ -39,16 +39,16 @@ func (t *turn) win(d duty, s *Duty) {
 	t.note(NoteTaken, t.p.Self, d.name, fmt.Sprintf("%s is primary of %s under epoch %d: %s", t.p.Self, d.title(), s.Hold.Epoch, how))
 }
 
-// promisers are the members that have promised us an epoch from from on: all of them, how many are clear of the holder before,
+// promisers are the members that have promised us an epoch from from on: all of them, those that are clear of the holder before,
 // and whether one knows of a lease before.
-func (t *turn) promisers(d duty, s *Duty, from uint64) (all []string, clear int, afterLease bool) {
+func (t *turn) promisers(d duty, s *Duty, from uint64) (all, clear []string, afterLease bool) {
 	count := func(k string, x cluster.Promise, votes bool) {
 		if !votes || x.Holder != t.p.Self || x.Epoch < from {
 			return
 		}
 		all = append(all, k)
 		if x.Clear {
-			clear++
+			clear = append(clear, k)
 		}
 		afterLease = afterLease || x.AfterLease
 	}
@@ -102,9 +102,9 @@ func (t *turn) mustWait(d duty, s *Duty) string {
 	if t.p.Off.Majority || d.single() && len(promised) >= t.p.majority() { // the register decides; nothing else hangs on the duty
 		return ""
 	}
-	if clear < t.p.majority() {
+	if len(clear) < t.p.majority() {
 		t.in(t.p.Timings.Beat / 4)
-		return fmt.Sprintf("%d of the %d members needed are sure that nobody acts on their word for an earlier epoch", clear, t.p.majority())
+		return fmt.Sprintf("%d of the %d members needed are sure that nobody acts on their word for an earlier epoch", len(clear), t.p.majority())
 	}
 	return ""
 }
@@ -132,7 +132,7 @@ func (t *turn) lost(d duty, s *Duty) string {
 	if s.Promise.Holder != t.p.Self {
 		return fmt.Sprintf("%s has epoch %d", s.Promise.Holder, s.Promise.Epoch)
 	}
-	if r := t.Ledger.Duties[d.name]; r.Epoch > s.Hold.Epoch && r.Holder != t.p.Self {
+	if r := t.Ledger.Duties[d.name]; r.Epoch >= s.Hold.Epoch && r.Holder != t.p.Self {
 		return fmt.Sprintf("the ledger says that %s has epoch %d", r.Holder, r.Epoch)
 	}
 	if w := t.Ledger.Wrote[d.name]; w.Lost && w.Epoch == s.Hold.Epoch {
@@ -142,7 +142,13 @@ func (t *turn) lost(d duty, s *Duty) string {
 		return "this machine no longer holds the identity of " + t.p.Self
 	}
 	limit := t.p.Timings.Detection + t.p.Timings.Slack
-	since := max(s.Confirmed, s.Won, s.Acting, t.Started) // after a gap the others may still be with us
+	if why := t.uselessWait(d, s); why != "" {
+		return why
+	}
+	since := max(s.Confirmed, s.Won, s.Acting)
+	if t.Started > since && t.Started.Sub(since) <= t.p.Timings.LeaseFor {
+		since = t.Started // after a gap the others may still be with us; after a long one another may hold it by the ledger's word
+	}
 	if t.Now.Sub(since) <= limit {
 		return ""
 	}
@@ -159,6 +165,20 @@ func (t *turn) lost(d duty, s *Duty) string {
 		return ""
 	}
 	return fmt.Sprintf("a majority has not confirmed this node for %s", ms(t.Now.Sub(since)))
+}
+
+// uselessWait says why a lease that is being waited out will come to nothing: a majority is here, and has not promised it.
+func (t *turn) uselessWait(d duty, s *Duty) string {
+	if !s.Lease || s.Hold.State != cluster.Waiting {
+		return ""
+	}
+	if promised, _, _ := t.promisers(d, s, s.Hold.Epoch); len(promised) < t.p.majority() && t.reach() >= t.p.majority() {
+		return "a majority is heard again, and has not promised it"
+	}
+	if t.Now.Sub(s.Won) > 3*t.p.Timings.LeaseWait {
+		return "it could not be acted on for " + ms(t.Now.Sub(s.Won))
+	}
+	return ""
 }
 
 // alone says that the holder of a single register may go on without a majority: its machine's own metadata says that the address

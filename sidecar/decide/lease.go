@@ -156,7 +156,7 @@ func (t *turn) stillAlone(d duty, s *Duty, written cluster.Instant) string {
 	if t.Ledger.ReadSent <= written {
 		return "the ledger is read once more, now that it has our record"
 	}
-	promised, _, _ := t.promisers(d, s, s.Hold.Epoch)
+	_, promised, _ := t.promisers(d, s, s.Hold.Epoch)
 	for _, k := range t.p.Nodes {
 		if m := t.Machines[k]; !slices.Contains(promised, k) && t.gone(k) && m.Power == cluster.PowerOff && m.At <= written {
 			t.act(ReadMachine{Reason: Reason(fmt.Sprintf("is the machine of %s still off, now that the ledger has our record?", k)), Node: k, Machine: m.ID})

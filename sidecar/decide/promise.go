@@ -90,7 +90,7 @@ func (t *turn) promise(d duty, s *Duty) {
 			s.Acted = max(s.Acted, h.Epoch)
 		}
 		again := s.Promise.Epoch == 0 && h.Epoch == t.lasting.Promised[d.name] // before we started, perhaps to this holder
-		if acting(h.State) && slices.Contains(d.nodes, k) && (h.Epoch > t.floor(d, s) || again) {
+		if acting(h.State) && slices.Contains(d.nodes, k) && (h.Epoch > t.floor(d, s) || again) && !t.overtaken(d, k, h.Epoch) {
 			t.follow(d, s, k, h.Epoch, leaseOf(t.said(k), d.name))
 		}
 		if acting(h.State) && k == s.Promise.Holder && h.Epoch == s.Promise.Epoch && k != t.p.Self {
@@ -102,13 +102,19 @@ func (t *turn) promise(d duty, s *Duty) {
 	}
 	best, by := cluster.Bid{}, ""
 	for _, k := range d.nodes {
-		if b := bidOf(t.said(k), d.name); k != t.p.Self && b.Epoch > max(best.Epoch, t.floor(d, s)) {
+		if b := bidOf(t.said(k), d.name); k != t.p.Self && b.Epoch > max(best.Epoch, t.floor(d, s)) && !t.overtaken(d, k, b.Epoch) {
 			best, by = b, k
 		}
 	}
 	if by != "" && (t.p.Off.Sticky || t.free(d, s, by)) {
 		t.follow(d, s, by, best.Epoch, best.Lease)
 	}
+}
+
+// overtaken says that the ledger has an epoch at least as high for another node. It may act on it without having been heard here.
+func (t *turn) overtaken(d duty, node string, epoch uint64) bool {
+	r := t.Ledger.Duties[d.name]
+	return r.Epoch >= epoch && r.Holder != node
 }
 
 // floor is the epoch up to which nothing is promised any more.
@@ -154,7 +160,7 @@ func (t *turn) forget(d duty, s *Duty) {
 		s.Promise.AfterLease = s.Promise.AfterLease || b.Lease
 	}
 	// What was decided while this machine was off or did not exist, it knows from the ledger only.
-	if r := t.Ledger.Duties[d.name]; r.Lease && r.Holder != s.Promise.Holder && r.Epoch < s.Promise.Epoch && r.Epoch >= s.Acted && !t.freed(d, s, r.Holder, r.Epoch) {
+	if r := t.Ledger.Duties[d.name]; r.Lease && r.Holder != s.Promise.Holder && r.Epoch >= s.Acted && !t.freed(d, s, r.Holder, r.Epoch) {
 		s.Promise.AfterLease = true
 	}
 	if t.p.Off.QuietWait {

@@ -279,7 +279,7 @@ func (l *Loop) carryOut(v decide.View, d decide.Decision) (slow []decide.Action,
 		switch {
 		case !ok:
 			slow = append(slow, a)
-		case g.Until == 0: // closing is safe whatever happens next, so it waits for nothing
+		case g.Until == 0 || g.Until < l.gates.set[g.Role].until: // less is safe whatever happens next, so it waits for nothing
 			err = errors.Join(err, l.setGate(g))
 		default:
 			open = append(open, g)
