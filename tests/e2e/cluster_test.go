@@ -32,10 +32,13 @@ func (c *cluster) get(target, path string) (string, http.Header, error) {
 
 func TestEveryNodeFindsItsRoleByItsHostname(t *testing.T) {
 	c := sharedCluster(t)
-	st := c.status(t)
-	if !st.Serving || len(st.Nodes) != 8 {
-		t.Fatalf("got serving %v with %d nodes, want 8 that serve", st.Serving, len(st.Nodes))
-	}
+	var st status
+	eventually(t, 60*time.Second, func() error {
+		if st = c.status(t); !st.Serving || len(st.Nodes) != 8 {
+			return fmt.Errorf("got serving %v with %d nodes, want 8 that serve", st.Serving, len(st.Nodes))
+		}
+		return nil
+	})
 	for _, n := range st.Nodes {
 		if got := strings.TrimSpace(c.on(t, n.Name, "hostname")); got != n.Name {
 			t.Errorf("machine of %s calls itself %s", n.Name, got)

@@ -66,7 +66,7 @@ func TestReadmeCommandsDoWhatTheySay(t *testing.T) {
 			if err := contains(out, "8 nodes serve", "make down"); err != nil {
 				return err
 			}
-			return blog()
+			return soon(blog) // HAProxy checks the web nodes first
 		},
 		"make test":                          nil,
 		"sudo build/understudy local status": func(out string) error { return contains(out, "web2", "serving", "up ") },

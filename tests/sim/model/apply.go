@@ -121,7 +121,7 @@ func (sc Scope) read(s *state, i int) bool {
 	if !n.byLease || n.wait > 0 || !mine && !sc.Without.StepDown {
 		return false
 	}
-	if n.state == waiting && !sc.Without.Recount {
+	if n.state == waiting {
 		n.promised &^= n.stale
 		if n.stale = 0; !sc.blocking(s, i) {
 			return false

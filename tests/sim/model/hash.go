@@ -191,7 +191,7 @@ func (sc Scope) hashNode(w *words, n *node, x *naming) {
 
 // hashPlain takes what names nobody.
 func (sc Scope) hashPlain(w *words, n *node) {
-	for _, f := range [...]bool{n.up, n.gone, n.diskLease, n.lease, n.afterLease, n.byLease, n.wrote, n.gaveUp, n.learns, n.joined && n.afterLease, n.lost, n.fresh, n.seenOn} {
+	for _, f := range [...]bool{n.up, n.gone, n.diskLease, n.lease, n.afterLease, n.byLease, n.wrote, n.gaveUp, n.learns, n.lost, n.fresh, n.seenOn} {
 		w.flag(f)
 	}
 	for _, v := range [...]uint8{

@@ -46,7 +46,6 @@ func (sc Scope) asMember(s *state, b beat) {
 	joins := holds && n.votes() && b.n.hold > n.epoch && b.n.hold >= n.disk && (b.n.hold > n.seen || n.seenBy == b.from || sc.Without.LedgerFloor)
 	if wants || joins {
 		sc.promise(s, j, i, b.n.hold, b.n.byLease)
-		n.joined = joins && !sc.Without.Joined
 		if n.state == bidding {
 			n.state = none
 			sc.resign(n)
@@ -55,8 +54,8 @@ func (sc Scope) asMember(s *state, b beat) {
 	if n.epoch > 0 && int(n.holder) == i {
 		n.heard, n.sent = 0, b.age
 		n.says = said(b.n, n.epoch)
-		if b.n.hold == n.epoch && (b.n.state == held || b.n.state == offered) && !n.joined {
-			n.afterLease, n.seenOn = false, false // whoever won after that has waited for it
+		if b.n.hold == n.epoch && (b.n.state == held || b.n.state == offered) {
+			n.afterLease, n.seenOn = false, false // whoever acts has waited for what was before it
 		}
 	}
 	if n.lastEpoch > 0 && int(n.lastHolder) == i && said(b.n, n.lastEpoch) == gaveUp {

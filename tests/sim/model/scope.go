@@ -21,6 +21,7 @@ const (
 	Quiet  Begin = iota // a holds epoch 1 with everybody's promise, and all have just heard each other
 	Cold                // nobody has ever held anything
 	Leased              // the same as Quiet, long ago; by now a holds the next epoch by lease, and as few as can be know of it
+	Alone               // the same, but a is alone in knowing of it, since the last one's machine was off; it still is
 )
 
 // Mechanisms are the rules that the search can do without, to show what each is good for.
@@ -36,12 +37,10 @@ type Mechanisms struct {
 	Sequence    bool // a late beat is taken although a newer one has arrived
 	AfterLease  bool // a majority takes over an epoch held by lease without the ledger
 	LeaseWait   bool // a lease is used as soon as it is written
-	Joined      bool // who joins a holder that won before a lease was given takes it that the holder has waited for that lease
 	StepDown    bool // a holder by lease goes on after having promised a later epoch to another
 	GiveUp      bool // a holder that nobody confirms keeps its epoch for as long as it likes
 	LeaseRead   bool // a lease lasts without reading the ledger again
 	Blocking    bool // a lease needs no promises but one's own
-	Recount     bool // a lease is used without counting promises and lost machines again after the writing
 	FreshRead   bool // a machine that has booted votes before it has read the ledger
 	LedgerFloor bool // what was read there does not keep it from promising the same epoch to another
 	Learning    bool // a new machine votes without having heard what others have promised

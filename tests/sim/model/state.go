@@ -41,7 +41,6 @@ type node struct {
 	holder     uint8
 	lease      bool  // the holder acts by the ledger's word
 	afterLease bool  // somebody may still hold an epoch before this one by the ledger's word
-	joined     bool  // it was given to one who had won already, perhaps before that lease
 	heard      uint8 // age of the arrival of the holder's newest beat
 	sent       uint8 // age of the sending of that beat
 	says       uint8 // what the holder last said: quiet, gaveUp, or toward + to whom it is offered

@@ -38,7 +38,7 @@ func (sc Scope) begin() state {
 	if sc.Ledger {
 		s.ledger[1], n.wrote = record{by: 1}, true
 	}
-	if sc.Begin == Leased {
+	if sc.Begin == Leased || sc.Begin == Alone {
 		sc.lease(&s)
 	}
 	return s
@@ -50,6 +50,10 @@ func (sc Scope) lease(s *state) {
 		sc.tick(s)
 	}
 	know := sc.Members - sc.majority() + 1
+	if sc.Begin == Alone {
+		know--
+		sc.switchOff(s, sc.Members-1)
+	}
 	for i := range sc.Members {
 		n := &s.n[i]
 		if i < know {
@@ -237,7 +241,7 @@ func (sc Scope) promise(s *state, m, holder int, epoch uint8, lease bool) {
 		n.afterLease = true
 	}
 	n.epoch, n.holder, n.lease, n.disk, n.diskLease = epoch, uint8(holder), lease, 0, false
-	n.heard, n.sent, n.says, n.joined = 0, sc.never(), silent, false
+	n.heard, n.sent, n.says = 0, sc.never(), silent
 }
 
 // blocking tells whether no majority can exist without those who promised i.
@@ -292,7 +296,7 @@ func (sc Scope) holds(s *state, i int) {
 	if n.state == waiting {
 		n.state = held
 	}
-	s.acted = max(s.acted, n.hold)
+	n.idle, s.acted = 0, max(s.acted, n.hold)
 }
 
 // confirmed is the age of i's need-newest confirmed beat, its own word counting as now.
