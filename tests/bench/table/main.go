@@ -16,7 +16,7 @@ import (
 // row is one promise of the design's figures.
 type row struct {
 	what         string
-	ours, theirs string  // benchmark names
+	ours, theirs string  // benchmark names; no theirs: there is nobody to compare with
 	unit         string  // of the metric
 	ratio        float64 // at most this times theirs; 0: no such promise
 	limit        float64 // at most this; 0: no such promise
@@ -45,6 +45,15 @@ var rows = []row{
 	{"the same, packets a second", "Membership/rest=8/understudy", "Membership/rest=8/memberlist", "packets/s/member", 0, 0, false},
 	{"one of 32 members at rest, % of a core", "Membership/rest=32/understudy", "Membership/rest=32/memberlist", "%core/member", 0, 0, false},
 	{"the same, packets a second", "Membership/rest=32/understudy", "Membership/rest=32/memberlist", "packets/s/member", 0, 0, false},
+	{"a planned move under 200 requests/s: requests failed", "Incident/switchover/understudy", "", "failed/move", 0, 0, true},
+	{"the longest answer in it", "Incident/switchover/understudy", "", "s/longest", 0, 0, false},
+	{"balancers' primary destroyed under 200 requests/s: requests failed", "Incident/lb-lost/understudy", "", "failed/loss", 0, 0, false},
+	{"the longest gap in it", "Incident/lb-lost/understudy", "", "s/gap", 0, 0, false},
+	{"of which the provider moved the address for", "Incident/lb-lost/understudy", "", "s/provider", 0, 0, false},
+	{"half of the roster destroyed → every duty has moved", "Incident/half-lost/understudy", "", "s/moved", 0, 0, false},
+	{"sidecar at rest, mean of eight nodes, % of a core", "Incident/switchover/understudy", "", "%core/sidecar", 0, 1.5, false},
+	{"the dearest of them", "Incident/switchover/understudy", "", "%core/dearest", 0, 1.5, false},
+	{"memory of the largest, MB", "Incident/switchover/understudy", "", "MB/sidecar", 0, 50, false},
 	{"memory of understudy-bootstrap, against Puppet's", "Boot/network=prompt/understudy bootstrap-MB", "Boot/network=prompt/understudy puppet-MB", "", 0, 0, false},
 	{"CPU of understudy-bootstrap, against Puppet's", "Boot/network=prompt/understudy bootstrap-cpu-s", "Boot/network=prompt/understudy puppet-cpu-s", "", 0, 0, false},
 }
@@ -100,9 +109,13 @@ func print(w io.Writer, measured map[string][]float64) error {
 	fmt.Fprintln(t, "what\tours\ttheirs\tratio\ttarget\tmet\truns")
 	for _, r := range rows {
 		ours, theirs := measured[strings.TrimSpace(r.ours+" "+r.unit)], measured[strings.TrimSpace(r.theirs+" "+r.unit)]
-		if len(ours) == 0 || len(theirs) == 0 {
+		alone := r.theirs == ""
+		if len(ours) == 0 || len(theirs) == 0 && !alone {
 			fmt.Fprintf(t, "%s\t\t\t\t\tnot measured\t\n", r.what)
 			continue
+		}
+		if alone {
+			theirs = ours // of which only the number counts
 		}
 		a, b := median(ours), median(theirs)
 		target, met := "", ""
@@ -120,7 +133,11 @@ func print(w io.Writer, measured map[string][]float64) error {
 		if b > 0 {
 			ratio = fmt.Sprintf("%.2f×", a/b)
 		}
-		fmt.Fprintf(t, "%s\t%.3g\t%.3g\t%s\t%s\t%s\t%d\n", r.what, a, b, ratio, target, met, min(len(ours), len(theirs)))
+		other := fmt.Sprintf("%.3g", b)
+		if alone {
+			other, ratio = "–", "–"
+		}
+		fmt.Fprintf(t, "%s\t%.3g\t%s\t%s\t%s\t%s\t%d\n", r.what, a, other, ratio, target, met, min(len(ours), len(theirs)))
 	}
 	return t.Flush()
 }
