@@ -134,10 +134,10 @@ func (w *world) superseded(n *node, duty string) bool {
 	return n.own != nil && n.own.Name == duty && single(n.own) && w.laws.last[duty] != n
 }
 
-// troubled counts the nodes that have a fault near, or do not run.
+// troubled counts the nodes that have a fault near, do not run, or do not vote yet.
 func (w *world) troubled() (count int) {
 	for _, n := range w.nodes {
-		if n.faults > 0 || n.trouble > w.now || !n.up || n.frozen {
+		if n.faults > 0 || n.trouble > w.now || !n.up || n.frozen || !n.said.Voting {
 			count++
 		}
 	}

@@ -183,7 +183,7 @@ func (sc Scope) fault(s *state, a action) bool {
 		}
 		s.left.Crashes--
 		gate, read := n.gate, n.read
-		*n = node{learns: n.learns, knows: n.knows, fresh: n.fresh, epoch: n.epoch, hold: n.hold, disk: n.disk, lease: n.lease, afterLease: n.afterLease, diskLease: n.diskLease}
+		*n = node{learns: n.learns, knows: n.knows, fresh: n.fresh, seen: n.seen, seenBy: n.seenBy, seenOn: n.seenOn, epoch: n.epoch, hold: n.hold, disk: n.disk, lease: n.lease, afterLease: n.afterLease, diskLease: n.diskLease}
 		n.disk, n.diskLease = max(n.epoch, n.disk, n.hold), n.lease || n.afterLease || n.diskLease
 		n.epoch, n.hold, n.lease, n.afterLease = 0, 0, false, false
 		sc.blank(n)

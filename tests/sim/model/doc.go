@@ -8,6 +8,10 @@
 // a step was lost. Beats arrive at once, or are held back for as long as the adversary likes (Scope.Late at a time). There
 // is no clock drift here: that is measured by the simulator beside this package.
 //
+// Three laws are checked. No two members answer at a time. An epoch has one holder, and nobody begins to act under an epoch
+// after somebody has acted under a later one; these two can hold only where a majority and the ledger do not give out the same
+// numbers (Mechanisms.Parity), and the last only where no machine is lost.
+//
 // What is left open on purpose, because safety must not hang on it: when a candidate bids (here it may at any time), which
 // candidate is best, and the tie objects by which one half of the members is chosen for all duties at once.
 //

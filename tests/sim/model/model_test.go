@@ -43,39 +43,42 @@ type search struct {
 
 // TestNoTwoMembersEverAnswer is the protocol's promise, in every world that is small enough to look at all of it.
 func TestNoTwoMembersEverAnswer(t *testing.T) {
-	for _, c := range []search{
+	each(t, []search{
 		{"three from nothing", three.from(Cold, 3), false},
 		{"three, one crash", three.from(Quiet, 3).may(Budget{Crashes: 1}), false},
+		{"three, two crashes, two takeovers", three.may(Budget{Crashes: 2}), true},
 		{"three, a beat is late", three.from(Quiet, 3).may(Budget{Late: 1}), false},
+		{"three, two beats are late, one crash", three.from(Quiet, 3).may(Budget{Late: 2, Crashes: 1}), true},
 		{"three, a machine is replaced", three.from(Quiet, 3).may(Budget{Losses: 1}), false},
 		{"a longer gate, two takeovers", longer, false},
 		{"a longer gate, one crash", longer.from(Quiet, 3).may(Budget{Crashes: 1}), false},
 		{"a longer gate, a planned move", longer.from(Quiet, 3).may(Budget{Moves: 1}), false},
+		{"a longer gate, a planned move, one crash", longer.from(Quiet, 3).may(Budget{Moves: 1, Crashes: 1}), true},
 		{"two with a ledger, one crash", two.may(Budget{Crashes: 1}), false},
+		{"two with a ledger, one is off for a while", two.may(Budget{Offs: 1}), false},
 		{"three with a ledger", ledger, false},
+		{"three with a ledger, one is off for a while", ledger.may(Budget{Offs: 1}), true},
+		{"one of three has a lease, one crash", ledger.from(Alone, 3).may(Budget{Crashes: 1}), false},
+		{"three with a ledger, epochs not told apart", ledger.without(Mechanisms{Parity: true}), true},
+		{"one of three has a lease, epochs not told apart", ledger.from(Alone, 3).without(Mechanisms{Parity: true}), false},
 		{"half of four with a ledger", half.from(Quiet, 2), false},
 		{"half of four has a lease", half.from(Leased, 3), true},
 		{"half of four has a lease, one crash", half.from(Leased, 3).may(Budget{Crashes: 1}), true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if c.long && !*long && *only != c.name || *only != "" && *only != c.name {
-				return
-			}
-			begin := time.Now()
-			r := Search(c.scope)
-			t.Logf("%d states, the farthest %d steps away, in %v", r.States, r.Depth, time.Since(begin).Round(time.Millisecond))
-			if r.Broken != "" {
-				t.Errorf("%s:\n%s", r.Broken, r.Story)
-			} else if !r.Complete {
-				t.Error("the search has not looked at every state")
-			}
-		})
-	}
+	}, func(t *testing.T, sc Scope) {
+		begin := time.Now()
+		r := Search(sc)
+		t.Logf("%d states, the farthest %d steps away, in %v", r.States, r.Depth, time.Since(begin).Round(time.Millisecond))
+		if r.Broken != "" {
+			t.Errorf("%s:\n%s", r.Broken, r.Story)
+		} else if !r.Complete {
+			t.Error("the search has not looked at every state")
+		}
+	})
 }
 
 // TestEveryMechanismIsNeeded searches the protocol without one of its rules, and must find it broken.
 func TestEveryMechanismIsNeeded(t *testing.T) {
-	for _, c := range []search{
+	each(t, []search{
 		{"majority", three.without(Mechanisms{Majority: true}), false},
 		{"one promise", three.without(Mechanisms{OnePromise: true}), false},
 		{"quiet wait", longer.may(Budget{Moves: 1}).without(Mechanisms{QuietWait: true}), false},
@@ -83,25 +86,34 @@ func TestEveryMechanismIsNeeded(t *testing.T) {
 		{"start quiet", three.may(Budget{Crashes: 1}).without(Mechanisms{StartQuiet: true}), false},
 		{"disk epoch", three.may(Budget{Crashes: 1}).without(Mechanisms{DiskEpoch: true}), false},
 		{"disk lease", half.from(Leased, 3).may(Budget{Crashes: 1}).without(Mechanisms{DiskLease: true}), false},
+		{"disk seen", ledger.from(Alone, 3).may(Budget{Crashes: 1}).without(Mechanisms{DiskSeen: true}), false},
 		{"self-closing gate", three.may(Budget{Crashes: 1}).without(Mechanisms{SelfClose: true}), false},
 		{"sequence", three.may(Budget{Late: 1}).without(Mechanisms{Sequence: true}), false},
 		{"after a lease", half.from(Leased, 3).without(Mechanisms{AfterLease: true}), false},
 		{"lease wait", two.without(Mechanisms{LeaseWait: true}), false},
 		{"lease read", two.without(Mechanisms{LeaseRead: true}), false},
 		{"blocking promises", ledger.without(Mechanisms{Blocking: true}), false},
+		{"giving up", ledger.may(Budget{Offs: 1}).without(Mechanisms{GiveUp: true}), true},
+		{"reading after a boot", ledger.from(Alone, 3).without(Mechanisms{FreshRead: true}), false},
+		{"the ledger's epochs count", ledger.may(Budget{Offs: 1}).without(Mechanisms{LedgerFloor: true}), true},
+		{"the same where epochs are not told apart", ledger.from(Alone, 3).without(Mechanisms{LedgerFloor: true, Parity: true}), false},
 		{"learning", three.may(Budget{Losses: 1}).without(Mechanisms{Learning: true}), false},
 		{"skip safely", two.may(Budget{Moves: 2}).without(Mechanisms{SkipSafely: true}), false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if c.long && !*long && *only != c.name || *only != "" && *only != c.name {
-				return
-			}
-			r := Search(c.scope)
-			if r.Broken == "" {
-				t.Fatalf("nothing is broken without it in %d states; then what is it for?", r.States)
-			}
-			t.Logf("%s, after %d states:\n%s", r.Broken, r.States, r.Story)
-		})
+	}, func(t *testing.T, sc Scope) {
+		r := Search(sc)
+		if r.Broken == "" {
+			t.Fatalf("nothing is broken without it in %d states; then what is it for?", r.States)
+		}
+		t.Logf("%s, after %d states:\n%s", r.Broken, r.States, r.Story)
+	})
+}
+
+// each does the searches that are asked for.
+func each(t *testing.T, all []search, do func(*testing.T, Scope)) {
+	for _, c := range all {
+		if c.name == *only || *only == "" && (*long || !c.long) {
+			t.Run(c.name, func(t *testing.T) { do(t, c.scope) })
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ type Mechanisms struct {
 	StartQuiet  bool // a started member grants and confirms at once
 	DiskEpoch   bool // a started member has forgotten which epoch it promised
 	DiskLease   bool // a started member has forgotten that the epoch it promised is held by lease
+	DiskSeen    bool // a started member has forgotten what it read in the ledger after a boot
 	SelfClose   bool // the gate stays open until the process closes it
 	Sequence    bool // a late beat is taken although a newer one has arrived
 	AfterLease  bool // a majority takes over an epoch held by lease without the ledger
@@ -42,7 +43,7 @@ type Mechanisms struct {
 	LeaseRead   bool // a lease lasts without reading the ledger again
 	Blocking    bool // a lease needs no promises but one's own
 	FreshRead   bool // a machine that has booted votes before it has read the ledger
-	LedgerFloor bool // what was read there does not keep it from promising the same epoch to another
+	LedgerFloor bool // what it read there does not keep it from promising that epoch, or one before it, to another
 	Learning    bool // a new machine votes without having heard what others have promised
 	Parity      bool // a majority and the ledger may both give out the same epoch; only the first law can hold then
 	SkipSafely  bool // the lease wait is skipped as soon as the holder bidden over is gone or has given up

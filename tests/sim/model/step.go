@@ -116,6 +116,9 @@ func (sc Scope) idles(s *state, i int) bool {
 func (sc Scope) start(s *state, i int, quiet uint8) {
 	old := s.n[i]
 	n := node{up: true, mute: quiet, learns: old.learns, knows: old.knows, fresh: old.fresh, disk: max(old.epoch, old.disk, old.hold), diskLease: old.lease || old.afterLease || old.diskLease}
+	if !sc.Without.DiskSeen {
+		n.seen, n.seenBy, n.seenOn = old.seen, old.seenBy, old.seenOn
+	}
 	if sc.Without.DiskEpoch {
 		n.disk = 0
 	}
