@@ -200,6 +200,8 @@ func (t *turn) unfit(d duty) string {
 		return ""
 	case t.Phase < cluster.Applied:
 		return "this node has not applied its role yet"
+	case t.Units[d.name].Running:
+		return "the programs here that write its data are still stopping"
 	}
 	for _, m := range t.Mirrors {
 		if m.Role == d.name && !m.CaughtUp {

@@ -32,7 +32,11 @@ func (t *turn) readLedger() {
 	if t.leased || t.short {
 		every, why = t.p.Timings.LedgerEvery, "a duty hangs on the ledger"
 	}
-	if t.Now.Since(t.Ledger.ReadSent) >= every {
+	vote := t.FreshBoot && t.Claim.At != 0 && t.Ledger.ReadSent <= t.Claim.At
+	if vote {
+		why = "this machine has booted, and votes once it has read what was decided before its claim"
+	}
+	if vote || t.Now.Since(t.Ledger.ReadSent) >= every {
 		t.act(ReadLedger{Reason: Reason(why)})
 	}
 	t.in(every)

@@ -166,6 +166,11 @@ func (t *turn) remember(d duty, s *Duty) {
 	if s.Promise.Lease {
 		all = append(all, Lease{Holder: s.Promise.Holder, Epoch: s.Promise.Epoch})
 	}
+	if r := t.Ledger.Duties[d.name]; r.Lease && r.Holder != t.p.Self && r.Epoch >= s.Acted && !t.freed(d, s, r.Holder, r.Epoch) {
+		if l := (Lease{Holder: r.Holder, Epoch: r.Epoch}); !slices.Contains(all, l) {
+			all = append(all, l)
+		}
+	}
 	if delete(t.lasting.Leases, d.name); len(all) > 0 {
 		t.lasting.Leases[d.name] = all
 	}

@@ -89,6 +89,9 @@ func (t *turn) promise(d duty, s *Duty) {
 		if h.State == cluster.Held || h.State == cluster.Offered {
 			s.Acted = max(s.Acted, h.Epoch)
 		}
+		if h.State == cluster.Waiting && leaseOf(t.said(k), d.name) && !t.free(d, s, k) {
+			continue // a lease that is waited out may come to nothing, and must not displace a holder that is heard
+		}
 		again := s.Promise.Epoch == 0 && h.Epoch == t.lasting.Promised[d.name] // before we started, perhaps to this holder
 		if acting(h.State) && slices.Contains(d.nodes, k) && (h.Epoch > t.floor(d, s) || again) && !t.overtaken(d, k, h.Epoch) {
 			t.follow(d, s, k, h.Epoch, leaseOf(t.said(k), d.name))
