@@ -253,6 +253,9 @@ func (w *world) possible() bool {
 		}
 	}
 	majority := len(w.nodes)/2 + 1
+	if !w.shape.ledger && w.cloud.machines > len(w.nodes) && run-1 < len(w.nodes)-majority+1 {
+		return false // a new machine has too few to learn from, and nobody else to ask
+	}
 	return run >= majority || w.shape.ledger && elsewhere < majority
 }
 
