@@ -25,7 +25,8 @@ func (t *turn) mayVote() bool {
 		t.blocked("vote", "this machine has booted and has neither read the ledger nor heard every member since")
 		return false
 	}
-	if learned, enough := t.learned(), len(t.p.Nodes)-t.p.majority()+1; !t.lasting.Voted && t.hadPredecessor() && learned < enough {
+	enough := min(len(t.p.Nodes)-t.p.majority()+1, len(t.p.Nodes)-1) // a roster of one has nobody to learn from
+	if learned := t.learned(); !t.lasting.Voted && t.hadPredecessor() && learned < enough {
 		t.short = true
 		t.blocked("vote", fmt.Sprintf("this disk has never voted, and %d of the %d other members needed to learn from are heard or gone", learned, enough))
 		return false

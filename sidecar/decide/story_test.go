@@ -532,3 +532,11 @@ func TestLeaseThatIsOverKeepsNoDutyFromMovingWithoutTheLedger(t *testing.T) {
 	g.run(5 * time.Second)
 	g.check("repo", "repo2")
 }
+
+const one = head + `
+  lb: {nodes: [lb1], understudy: none, address: {vip: 10.0.0.10/24, interface: eth0, names: [www]}}
+`
+
+func TestRosterOfOneNeedsNobody(t *testing.T) {
+	started(t, one).check("lb", "lb1")
+}
