@@ -58,7 +58,7 @@ func (e *RefusedError) Error() string {
 
 // UnreachableError says that the context ended before any peer had given an answer.
 type UnreachableError struct {
-	Peers []error // of the last round, one per peer
+	Peers []error // the newest from each peer that was asked
 	Cause error   // why the context ended
 }
 
@@ -93,16 +93,18 @@ func Join(ctx context.Context, t Ticket, o JoinOptions) (Membership, error) {
 		return Membership{}, fmt.Errorf("join: %w", err)
 	}
 	client := newClient(t, o)
+	said := make([]error, len(t.Peers)) // why each peer gave nothing
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
-		var failed []error
-		for _, peer := range t.Peers {
+		for i, peer := range t.Peers {
 			m, err := ask(ctx, client, peer, body, t, key)
 			if refused := (*RefusedError)(nil); err == nil || errors.As(err, &refused) {
 				return m, err
 			}
-			failed = append(failed, err)
+			if ctx.Err() == nil || said[i] == nil { // that the time was up is no better answer than its last one
+				said[i] = err
+			}
 			if ctx.Err() != nil {
-				return Membership{}, &UnreachableError{Peers: failed, Cause: context.Cause(ctx)}
+				return Membership{}, unreachable(ctx, said)
 			}
 			o.Log.Warn("peer did not answer the join", "peer", peer, "err", err)
 		}
@@ -111,9 +113,13 @@ func Join(ctx context.Context, t Ticket, o JoinOptions) (Membership, error) {
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return Membership{}, &UnreachableError{Peers: failed, Cause: context.Cause(ctx)}
+			return Membership{}, unreachable(ctx, said)
 		}
 	}
+}
+
+func unreachable(ctx context.Context, said []error) *UnreachableError {
+	return &UnreachableError{Peers: slices.DeleteFunc(said, func(err error) bool { return err == nil }), Cause: context.Cause(ctx)}
 }
 
 // newClient speaks HTTP/1.1 over pinned TLS, directly: no proxy, no redirect, no kept connection.

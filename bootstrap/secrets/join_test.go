@@ -509,3 +509,23 @@ func TestJoinEndsWithItsContext(t *testing.T) {
 		t.Errorf("the zero ticket: got %v, want ErrBadTicket", err)
 	}
 }
+
+// TestAnEndedTimeHidesNoReason ends the time during a later dial: what the operator reads is still the answer that came.
+func TestAnEndedTimeHidesNoReason(t *testing.T) {
+	ticket := must(IssueTicket(testKey, ticketFor("web1", "127.0.0.1:9")))
+	refused, over := errors.New("connection refused"), errors.New("time is up")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	dials := 0
+	o := options()
+	o.Dial = func(context.Context, string, string) (net.Conn, error) {
+		if dials++; dials == 1 {
+			return nil, refused
+		}
+		cancel(over)
+		return nil, context.Canceled
+	}
+	_, err := Join(ctx, ticket, o)
+	if dials != 2 || !errors.Is(err, refused) || !errors.Is(err, over) || errors.Is(err, context.Canceled) {
+		t.Errorf("after %d dials: %v", dials, err)
+	}
+}
