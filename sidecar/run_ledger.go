@@ -36,6 +36,7 @@ func (p *parts) ledger() (*book, error) {
 	}
 	store, err := ledger.NewS3(ledger.S3Config{
 		Endpoint: at.Endpoint, Bucket: at.Bucket, Region: at.Region, Keys: sigv4.Keys{AccessKey: keys.AccessKey, SecretKey: keys.SecretKey},
+		Now: p.clock.Now, Heard: p.hear("the store"),
 	})
 	if err != nil {
 		return nil, err

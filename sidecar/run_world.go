@@ -25,6 +25,7 @@ import (
 	"understudy/sidecar/names"
 	"understudy/sidecar/reconcile"
 	"understudy/sidecar/units"
+	"understudy/sidecar/wallclock"
 )
 
 // parts are the sidecar's adapters to the world outside, on their way to becoming a reconcile.World.
@@ -37,6 +38,7 @@ type parts struct {
 	beats     func() keepalive.Stats
 	port      uint16 // of everybody's beats
 	book      *book  // nil: there is no ledger
+	clock     wallclock.Clock
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.
@@ -46,7 +48,7 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 		return reconcile.World{}, err
 	}
 	g.Go(func() error { return p.addresses.Run(ctx) })
-	w := reconcile.World{Mesh: mesh, Addresses: p.addresses, Progress: p.progress, Notify: notify}
+	w := reconcile.World{Mesh: mesh, Addresses: p.addresses, Progress: p.progress, Clock: p.clock.Ahead, Notify: notify}
 	bus := &units.Systemd{}
 	g.Go(func() error { <-ctx.Done(); return bus.Close() })
 	jobs := units.New(p.log, bus, units.Timeouts{})
@@ -160,7 +162,7 @@ func (p *parts) hire() (reconcile.Provider, error) {
 		}
 		return nil, nil
 	}
-	client, err := digitalocean.New(digitalocean.Config{Endpoint: p.cfg.Provider.Endpoint, Token: token, Tag: p.roster.Cluster})
+	client, err := digitalocean.New(digitalocean.Config{Endpoint: p.cfg.Provider.Endpoint, Token: token, Tag: p.roster.Cluster, Now: p.clock.Now, Heard: p.hear("the provider")})
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +193,10 @@ func (p *parts) zones() (map[string]reconcile.Zone, error) {
 			if algorithm == "" {
 				algorithm = k.Algorithm
 			}
-			z, err = dns.NewRFC2136(dns.ServerConfig{Server: server, Zone: d.Zone, Own: own, Key: d.Key, Algorithm: algorithm, Secret: k.Secret})
+			z, err = dns.NewRFC2136(dns.ServerConfig{
+				Server: server, Zone: d.Zone, Own: own, Guard: guardName(p.roster.Domain, d.Zone),
+				Key: d.Key, Algorithm: algorithm, Secret: k.Secret, Now: p.clock.Now,
+			})
 		case p.provider == nil:
 			p.log.Warn("names are not published there: there is no token for the provider", "zone", key)
 			continue
@@ -201,21 +206,45 @@ func (p *parts) zones() (map[string]reconcile.Zone, error) {
 		if err != nil {
 			return nil, fmt.Errorf("zone %s: %w", key, err)
 		}
-		all[key] = zone{z}
+		all[key] = zone{z, p.hear("name server " + key)}
 	}
 	return all, nil
 }
 
 // zone is a dns.Zone in the loop's words.
-type zone struct{ dns.Zone }
+type zone struct {
+	dns.Zone
+	heard func(time.Time)
+}
 
 func (z zone) Read(ctx context.Context) ([]cluster.Record, uint64, error) {
 	r, err := z.Zone.Read(ctx)
-	return r.Records, r.Epoch, err
+	return r.Records, r.Epoch, z.timely(err)
 }
 
 func (z zone) Update(ctx context.Context, epoch uint64, own []string, want []cluster.Record) error {
-	return z.Zone.Update(ctx, dns.Change{Epoch: epoch, Own: own, Want: want})
+	return z.timely(z.Zone.Update(ctx, dns.Change{Epoch: epoch, Own: own, Want: want}))
+}
+
+// timely takes the server's clock from an answer that refuses ours, so that the next try is signed by it.
+func (z zone) timely(err error) error {
+	if off, ok := errors.AsType[*dns.ClockError](err); ok {
+		z.heard(off.Server)
+	}
+	return err
+}
+
+// hear takes a server's clock.
+func (p *parts) hear(source string) func(time.Time) {
+	return func(at time.Time) { p.clock.Hear(source, at) }
+}
+
+// guardName is where the zone keeps the epoch of its newest writer. Clusters whose domains lie in one zone have one each.
+func guardName(domain, zone string) string {
+	if domain == zone {
+		return "_understudy"
+	}
+	return "_understudy." + strings.TrimSuffix(domain, "."+zone)
 }
 
 // names begins to answer for the cluster's own names on loopback.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"regexp"
 	"sync"
-	"time"
 
 	"understudy/sidecar/cluster"
 )
@@ -22,8 +21,6 @@ type Ledger struct {
 	bodies map[string][]byte // by key
 	// newest is the highest number ever seen in this process under each key without its number.
 	newest map[string]uint64
-	offset time.Duration // by how much the store's clock is ahead of ours
-	dated  bool          // offset is known
 }
 
 // New returns the ledger of a cluster, a DNS label, in a store. It asks nothing yet.
@@ -50,25 +47,6 @@ type ForgottenError struct {
 // Error says what is missing.
 func (e *ForgottenError) Error() string {
 	return fmt.Sprintf("the ledger has forgotten %s: it had %d and now ends at %d", e.Key, e.Had, e.Answers)
-}
-
-// Clock is by how much the store's clock is ahead of this machine's wall clock, as of the newest answer, within the time
-// that answer took. ok is false while there was none with a date.
-func (l *Ledger) Clock() (ahead time.Duration, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.offset, l.dated
-}
-
-// heard notes the store's clock.
-func (l *Ledger) heard(m Meta) {
-	if m.Date.IsZero() {
-		return
-	}
-	ahead := time.Until(m.Date)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.offset, l.dated = ahead, true
 }
 
 // WriteDuty writes the record of a duty's epoch. It returns nil also if the identical record is there, and a *TakenError if
@@ -122,14 +100,13 @@ func create[T any](ctx context.Context, l *Ledger, k kind, valid *regexp.Regexp,
 	if _, err := decoded(body); err != nil { // what nobody could read must not be written
 		return fmt.Errorf("write %s: what is to be written %w", key, err)
 	}
-	meta, err := l.store.Create(ctx, key, body)
+	_, err = l.store.Create(ctx, key, body)
 	if errors.Is(err, ErrExists) {
 		return l.whose(ctx, series, n, body, decoded)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
 	}
-	l.heard(meta)
 	l.remember(series, n, body)
 	return nil
 }
@@ -138,14 +115,13 @@ func create[T any](ctx context.Context, l *Ledger, k kind, valid *regexp.Regexp,
 // as another's record until it is read.
 func (l *Ledger) whose(ctx context.Context, series string, n uint64, ours []byte, decoded func([]byte) (string, error)) error {
 	key := series + number(n)
-	body, meta, err := l.store.Get(ctx, key)
+	body, _, err := l.store.Get(ctx, key)
 	if errors.Is(err, ErrNotFound) { // AWS answers 409 while another writer is at work, which may yet fail
 		return fmt.Errorf("write %s: refused, though there is nothing yet: another writer is at work", key)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: refused; read whose is there: %w", key, err)
 	}
-	l.heard(meta)
 	if !bytes.Equal(body, ours) {
 		by, err := decoded(body)
 		if err != nil {

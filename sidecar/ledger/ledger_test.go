@@ -281,18 +281,6 @@ func TestWhatNobodyCouldReadIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestClockIsTheStores(t *testing.T) {
-	l := New(NewMemory(), "blog")
-	if _, ok := l.Clock(); ok {
-		t.Error("a clock before any answer")
-	}
-	_, err := l.Read(t.Context())
-	must(t, err)
-	if ahead, ok := l.Clock(); !ok || ahead.Abs() > time.Minute {
-		t.Errorf("got %v, %v; want the same clock", ahead, ok)
-	}
-}
-
 func TestAgeIsByOneAnswerOnly(t *testing.T) {
 	at := time.Unix(1000, 0)
 	for _, c := range []struct {

@@ -58,11 +58,10 @@ func (l *Ledger) list(ctx context.Context) (found, error) {
 	l.mu.Lock()
 	before := maps.Clone(l.newest) // what is written while the listing is made need not be in it
 	l.mu.Unlock()
-	objects, meta, err := l.store.List(ctx, l.cluster+"/", "")
+	objects, _, err := l.store.List(ctx, l.cluster+"/", "")
 	if err != nil {
 		return found{}, err
 	}
-	l.heard(meta)
 	for _, o := range objects {
 		if err := f.add(l, o); err != nil {
 			return found{}, err
@@ -124,14 +123,13 @@ func (l *Ledger) fetch(ctx context.Context, f found) error {
 			continue
 		}
 		g.Go(func() error {
-			body, meta, err := l.store.Get(ctx, series+number(n))
+			body, _, err := l.store.Get(ctx, series+number(n))
 			if errors.Is(err, ErrNotFound) {
 				return fmt.Errorf("%s%s was listed and is not there: read again", series, number(n))
 			}
 			if err != nil {
 				return fmt.Errorf("%s%s: %w", series, number(n), err)
 			}
-			l.heard(meta)
 			if err := check(f.series[series], n, body); err != nil {
 				return fmt.Errorf("%s%s: %w", series, number(n), err)
 			}
@@ -197,11 +195,9 @@ func (l *Ledger) Beat(ctx context.Context, node string, h Heartbeat) error {
 	if err != nil || !nodeName.MatchString(node) {
 		return errors.Join(fmt.Errorf("write the heartbeat of %q", node), err)
 	}
-	meta, err := l.store.Put(ctx, l.cluster+"/"+string(heartbeats)+"/"+node, body)
-	if err != nil {
+	if _, err := l.store.Put(ctx, l.cluster+"/"+string(heartbeats)+"/"+node, body); err != nil {
 		return fmt.Errorf("write the heartbeat of %s: %w", node, err)
 	}
-	l.heard(meta)
 	return nil
 }
 

@@ -32,6 +32,8 @@ type S3Config struct {
 	// Now is the wall clock for signatures and certificates. Nil: time.Now. A store that refuses a signature for its time says
 	// what time it is, and that is used from then on.
 	Now func() time.Time
+	// Heard is told the store's clock with every answer that has a date. Nil: nobody wants to know.
+	Heard func(time.Time)
 	// Dial replaces the dialler, for tests and network namespaces.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Roots are the certificate authorities. Nil: the system's.
@@ -254,6 +256,9 @@ func (s *S3) once(ctx context.Context, r request) ([]byte, Meta, error) {
 	}
 	defer res.Body.Close()
 	meta := Meta{Date: httpTime(res.Header.Get("Date")), Modified: httpTime(res.Header.Get("Last-Modified"))}
+	if s.cfg.Heard != nil && !meta.Date.IsZero() {
+		s.cfg.Heard(meta.Date)
+	}
 	most := r.most
 	if res.StatusCode/100 != 2 {
 		most = maxObject

@@ -82,14 +82,13 @@ func (l *Ledger) race(ctx context.Context, key string) error {
 // after checks what everybody must see once an object is written: the winner's text, in a listing too, and no way to write
 // it again.
 func (l *Ledger) after(ctx context.Context, key string, winner, late []byte) error {
-	body, meta, err := l.store.Get(ctx, key)
+	body, _, err := l.store.Get(ctx, key)
 	if errors.Is(err, ErrNotFound) {
 		return &UnsoundError{"an object that was written cannot be read at once"}
 	}
 	if err != nil {
 		return err
 	}
-	l.heard(meta)
 	if !bytes.Equal(body, winner) {
 		return &UnsoundError{"the writer that was refused has written"}
 	}

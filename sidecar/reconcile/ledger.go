@@ -99,7 +99,11 @@ func (l *Loop) readLedger(ctx context.Context) error {
 			}
 		}
 		g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims, g.Stale = sent, false, r.Duties, r.Tie, r.Claims, stale
-		v.Claim = l.judgeClaim(v.Claim, r.Claims[l.cfg.Policy.Self], arrived)
+		own := r.Claims[l.cfg.Policy.Self]
+		if v.Claim.Mine && own.Epoch < v.Claim.Epoch && sent < v.Claim.At {
+			return // the question was on its way before our claim was written: it says nothing of it
+		}
+		v.Claim = l.judgeClaim(v.Claim, own, arrived)
 	})
 	return nil
 }

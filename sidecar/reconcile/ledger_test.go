@@ -30,6 +30,7 @@ type fakeLedger struct {
 	tie     cluster.Tie
 	beats   map[string]string
 	steps   []IncidentStep
+	late    func() // happens after a reading was made and before its answer arrives; nil: nothing
 }
 
 func newFakeLedger(w *world) *fakeLedger {
@@ -69,6 +70,9 @@ func (f *fakeLedger) Read(ctx context.Context) (r LedgerReading, err error) {
 		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats)}
 		return nil
 	})
+	if f.late != nil {
+		f.late()
+	}
 	return r, err
 }
 
@@ -167,6 +171,34 @@ func TestANodeClaimsItsIdentityOnceAndOnlyAgainAfterATombstone(t *testing.T) {
 		}
 		if err := r.stop(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestAReadingFromBeforeAClaimDoesNotUndoIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, idle, func(*fakeLedger) {})
+		r.loop.board.put(func(v *decide.View) { v.Ledger.Sound = true })
+		f.late = func() {
+			f.late = nil
+			time.Sleep(time.Millisecond)
+			if err := r.loop.claim(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := r.loop.readLedger(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if v, _ := r.loop.board.look(); !v.Claim.Mine || v.Claim.Epoch != 1 {
+			t.Errorf("got %+v, want claim 1 kept", v.Claim)
+		}
+		time.Sleep(time.Second)
+		f.change(func(f *fakeLedger) { clear(f.claims) }) // what a later reading does not show is gone
+		if err := r.loop.readLedger(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if v, _ := r.loop.board.look(); v.Claim.Mine {
+			t.Errorf("got %+v, want none", v.Claim)
 		}
 	})
 }

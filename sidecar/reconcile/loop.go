@@ -206,7 +206,7 @@ func (l *Loop) turn(ctx context.Context) cluster.Instant {
 		next = d.LookAgain
 	}
 	slow, err := l.carryOut(view, d)
-	d.Blocked = slices.Concat(d.Blocked, l.told.gates(), l.troubles.list())
+	d.Blocked = slices.Concat(d.Blocked, l.told.gates(), l.told.off, l.troubles.list())
 	if err != nil {
 		d.Blocked = append(d.Blocked, decide.Blocked{What: "everything", Why: err.Error()})
 		d.Memory = l.memory
@@ -262,6 +262,9 @@ func (l *Loop) observe(now cluster.Instant) (decide.View, uint64) {
 	v.Health, v.StandbyHealth = cluster.Healthy, cluster.Healthy
 	if l.world.Health != nil {
 		v.Health, v.StandbyHealth = l.world.Health()
+	}
+	if l.world.Clock != nil {
+		v.ClockOff = l.told.clock(l.world.Clock())
 	}
 	l.gates.fill(&v)
 	l.mu.Lock()

@@ -219,6 +219,31 @@ func TestAGateThatDoesNotOpenIsShownAndTriedAgain(t *testing.T) {
 	})
 }
 
+func TestAWrongClockIsShownAndSeen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		r := newRig(t, func(v decide.View, m decide.Memory) decide.Decision {
+			return decide.Decision{Say: cluster.Announcement{ClockOff: v.ClockOff}}
+		}, func(_ *Config, w *World) { w.Clock = func() time.Duration { return time.Duration(ahead.Load()) } })
+		r.run()
+		for _, c := range []struct {
+			ahead time.Duration
+			says  string
+		}{{0, ""}, {time.Hour, "1h0m0s behind"}, {-90 * time.Second, "1m30s ahead of"}, {0, ""}} {
+			ahead.Store(int64(c.ahead))
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			_, _, d, _ := r.loop.Snapshot()
+			if d.Say.ClockOff != (c.ahead != 0) || len(d.Blocked) != min(1, len(c.says)) || c.says != "" && !strings.Contains(d.Blocked[0].Why, c.says) {
+				t.Errorf("%v: off %v, blocked %v", c.ahead, d.Say.ClockOff, d.Blocked)
+			}
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestNoWordOfReleaseWhileAGateDoesNotClose(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, func(v decide.View, m decide.Memory) decide.Decision {

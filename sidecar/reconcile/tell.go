@@ -2,10 +2,12 @@ package reconcile
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"regexp"
 	"slices"
+	"time"
 
 	"understudy/sidecar/decide"
 )
@@ -15,6 +17,7 @@ type teller struct {
 	log    *slog.Logger
 	before map[string]string // what is blocked, and why, without numbers
 	shut   map[string]string // gates that could not be opened, and why
+	off    []decide.Blocked  // that the clock is off, if it is
 }
 
 // notes logs what a decision has to say. Each is given once.
@@ -63,6 +66,21 @@ func (t *teller) gate(role string, err error) {
 		t.shut = map[string]string{}
 	}
 	t.shut[role] = err.Error()
+}
+
+// clock notes by how much the clocks of others are ahead of this machine's, and reports whether it is off.
+func (t *teller) clock(ahead time.Duration) bool {
+	if t.off = nil; ahead == 0 {
+		return false
+	}
+	word := "behind"
+	if ahead < 0 {
+		word = "ahead of"
+	}
+	t.off = []decide.Blocked{{What: "the clock", Why: fmt.Sprintf("this machine's is %v %s those of the servers it asks; "+
+		"it is corrected for them, but until it is set (timedatectl timesync-status) this node is primary only if no healthy one can be",
+		ahead.Abs().Round(time.Second), word)}}
+	return true
 }
 
 // gates lists the gates that could not be opened.

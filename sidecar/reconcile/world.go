@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
@@ -20,6 +21,8 @@ type World struct {
 	Duty func(acts bool)
 	// Progress tells how far the node has come and the commit it has applied. It reads a local file at most.
 	Progress func() (cluster.Phase, string, error)
+	// Clock is by how much the clocks of others are ahead of this machine's. Zero: near enough.
+	Clock    func() time.Duration
 	Units    Units
 	Ledger   Ledger
 	Provider Provider

@@ -80,6 +80,24 @@ func TestASecondMachineOfOneNameStandsStill(t *testing.T) {
 	c.Single()
 }
 
+func TestAWrongClockMovesTheDutyToARightOneAndBreaksNothing(t *testing.T) {
+	c := sidecars.New(t, sidecars.Setup{Ledger: true})
+	stepped := time.Now()
+	c.StepClock(c.Primary, 10*time.Minute)
+	_, _ = c.Probe.Await(c.Standby, stepped, 15*time.Second) // the store is read every few seconds
+	if gap := c.Probe.Gap(stepped, time.Now()); gap > 500*time.Millisecond {
+		t.Errorf("for %v nobody answered, want the time of a switchover", gap)
+	}
+	if log := c.Runs[c.Primary].Text(); !strings.Contains(log, "this machine's is 10m") {
+		t.Errorf("it does not say so:\n%s", log)
+	}
+	c.Single()
+	for _, n := range c.Nodes { // all are wrong now: none is better, so nothing moves
+		c.StepClock(n, 10*time.Minute)
+	}
+	c.Stays(c.Standby, 8*time.Second)
+}
+
 func TestNamesFollowAndAnAbsentNameServerHoldsNothingUp(t *testing.T) {
 	c := sidecars.New(t, sidecars.Setup{DNS: true})
 	shows := func(within time.Duration) {

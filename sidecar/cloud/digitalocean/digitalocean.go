@@ -41,6 +41,10 @@ type Config struct {
 	Timeout time.Duration
 	// Transport carries the requests. Nil: one that trusts the system's authorities and uses no proxy.
 	Transport http.RoundTripper
+	// Now is the wall clock for certificates, unless Transport is set. Nil: time.Now.
+	Now func() time.Time
+	// Heard is told the API's clock with every answer that has a date. Nil: nobody wants to know.
+	Heard func(time.Time)
 }
 
 // Client asks DigitalOcean.
@@ -76,11 +80,11 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{tag: cfg.Tag}
 	if cfg.Transport == nil {
-		c.own = newTransport()
+		c.own = newTransport(cfg.Now)
 		cfg.Transport = c.own
 	}
 	c.api = godo.NewClient(&http.Client{ // not NewFromToken: that one repeats POSTs
-		Transport: &guard{token: cfg.Token, host: endpoint.Host, next: cfg.Transport},
+		Transport: &guard{token: cfg.Token, host: endpoint.Host, next: cfg.Transport, heard: cfg.Heard},
 		Timeout:   cfg.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("the API redirects, which it never does")

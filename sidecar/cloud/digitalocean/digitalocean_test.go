@@ -109,6 +109,32 @@ func TestEveryCallIsOneRequestThatCarriesTheToken(t *testing.T) {
 	}
 }
 
+func TestTheAPIsClockIsHeardFromEveryAnswer(t *testing.T) {
+	at := time.Date(2026, 1, 2, 15, 5, 5, 0, time.UTC)
+	status := http.StatusOK
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if w.Header().Set("Date", at.Format(http.TimeFormat)); status == 0 {
+			w.Header()["Date"] = nil
+		}
+		w.WriteHeader(max(status, http.StatusOK))
+		_, _ = io.WriteString(w, "{}")
+	}))
+	defer s.Close()
+	for _, c := range []struct{ status, want int }{{http.StatusOK, 1}, {http.StatusInternalServerError, 1}, {0, 0}} {
+		var heard []time.Time
+		client, err := New(Config{Endpoint: s.URL, Token: secrets.NewSecret(canary), Tag: "blog", Heard: func(at time.Time) { heard = append(heard, at) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status = c.status
+		_, _ = client.Holder(t.Context(), reserved) // what it makes of the answer is not the question
+		client.Close()
+		if len(heard) != c.want || len(heard) == 1 && !heard[0].Equal(at) {
+			t.Errorf("status %d: heard %v", c.status, heard)
+		}
+	}
+}
+
 func TestTokenIsNotCarriedElsewhere(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("a redirect was followed: %s %s, authorization %q", r.Method, r.URL, r.Header.Get("Authorization"))

@@ -2,6 +2,7 @@ package digitalocean
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,9 +30,10 @@ var errTooLarge = fmt.Errorf("answer above %d bytes", maxAnswer)
 // newTransport is for a daemon that asks rarely and then in a hurry: it keeps connections warm, and finds out by pings when
 // one of them leads nowhere, instead of losing a whole timeout to each request after the network was away
 // (https://github.com/golang/go/issues/36026).
-func newTransport() *http.Transport {
+func newTransport(now func() time.Time) *http.Transport {
 	return &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, Time: now},
 		TLSHandshakeTimeout:    5 * time.Second,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
@@ -47,6 +49,7 @@ type guard struct {
 	token secrets.Secret
 	host  string
 	next  http.RoundTripper
+	heard func(time.Time) // nil: nobody wants to know
 }
 
 func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -58,6 +61,9 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := g.next.RoundTrip(r)
 	if err != nil {
 		return nil, err
+	}
+	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil && g.heard != nil {
+		g.heard(at)
 	}
 	resp.Header.Del(errorID)
 	if resp.StatusCode >= http.StatusBadRequest {

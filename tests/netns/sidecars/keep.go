@@ -80,7 +80,7 @@ func (c *Cluster) keepObjects(keys sigv4.Keys) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	server := &http.Server{Handler: store, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	server := &http.Server{Handler: c.dated(store), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
 	c.t.Cleanup(func() {
@@ -90,6 +90,25 @@ func (c *Cluster) keepObjects(keys sigv4.Keys) {
 	})
 	c.Store = store
 }
+
+// dated lets the store's answers to a host bear the date that they would if that host's clock had been stepped.
+func (c *Cluster) dated(store http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		if by, stepped := c.steps.Load(from.Addr().Unmap()); stepped {
+			w.Header().Set("Date", time.Now().Add(-by.(time.Duration)).UTC().Format(http.TimeFormat))
+		}
+		store.ServeHTTP(w, r)
+	})
+}
+
+// StepClock lets a host's wall clock be ahead, as far as the store's answers tell: the kernel has one such clock for all.
+// Signatures hold for a quarter of an hour, so by must be less.
+func (c *Cluster) StepClock(host string, by time.Duration) { c.steps.Store(c.Host(host).Addr, by) }
 
 // keepZone serves test.example at the host names, by Knot from the tools tree.
 func (c *Cluster) keepZone() {

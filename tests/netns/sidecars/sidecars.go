@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ type Cluster struct {
 	t      testing.TB
 	member secrets.Membership // what a node has by having joined
 	zone   *wire.Process      // the name server; nil: there is none
+	steps  sync.Map           // time.Duration by netip.Addr, see StepClock
 }
 
 // Setup is what a scenario's cluster has besides three nodes. The zero value: nothing.
