@@ -18,24 +18,12 @@ type link interface {
 // newLink takes the short way for a UDP socket, which costs no memory for addresses.
 func newLink(conn net.PacketConn) link {
 	if udp, ok := conn.(*net.UDPConn); ok {
-		return udpLink{udp}
+		if l, err := newUDPLink(udp); err == nil {
+			return l
+		}
 	}
 	return anyLink{conn}
 }
-
-type udpLink struct{ conn *net.UDPConn }
-
-func (l udpLink) read(packet []byte) (int, netip.AddrPort, error) {
-	n, from, err := l.conn.ReadFromUDPAddrPort(packet)
-	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
-}
-
-func (l udpLink) write(packet []byte, to netip.AddrPort) error {
-	_, err := l.conn.WriteToUDPAddrPort(packet, to)
-	return err
-}
-
-func (l udpLink) interrupt() { _ = l.conn.SetReadDeadline(time.Unix(1, 0)) } // fails on a closed one only, which does not wait
 
 type anyLink struct{ conn net.PacketConn }
 

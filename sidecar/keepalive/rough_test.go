@@ -4,6 +4,7 @@ package keepalive
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -127,6 +128,57 @@ func TestASocketForBothFamiliesWorks(t *testing.T) {
 	}
 	if n, from, err = l.read(packet); err != nil || string(packet[:n]) != "back" || from != at {
 		t.Errorf("got %q from %v, %v, want it from %v", packet[:n], from, err, at)
+	}
+}
+
+func TestADatagramToNowhereIsAnErrorOfItsOwn(t *testing.T) {
+	four, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer four.Close()
+	l := newLink(four)
+	good := four.LocalAddr().(*net.UDPAddr).AddrPort()
+	for _, to := range []netip.AddrPort{{}, netip.MustParseAddrPort("[2001:db8::1]:1"), netip.MustParseAddrPort("[fe80::1%lo]:1")} {
+		if err := l.write([]byte("x"), to); err == nil {
+			t.Errorf("%v: sent", to)
+		}
+	}
+	if err := l.write(nil, good); err == nil {
+		t.Error("nothing was sent")
+	}
+	if err := l.write([]byte("x"), good); err != nil {
+		t.Errorf("after errors: %v", err)
+	}
+	packet := make([]byte, 10)
+	if n, from, err := l.read(packet); err != nil || n != 1 || from != good {
+		t.Errorf("got %d bytes from %v, %v", n, from, err)
+	}
+	l.interrupt()
+	if _, _, err := l.read(packet); err == nil {
+		t.Error("an interrupted read goes on")
+	}
+	four.Close()
+	if err := l.write([]byte("x"), good); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	if _, _, err := l.read(packet); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
+
+func TestALinkCostsNoMemory(t *testing.T) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	l, to, packet := newLink(conn), conn.LocalAddr().(*net.UDPAddr).AddrPort(), make([]byte, 10)
+	if n := testing.AllocsPerRun(100, func() {
+		_ = l.write(packet, to)
+		_, _, _ = l.read(packet)
+	}); n > 0 {
+		t.Errorf("%v allocations for a datagram there and back", n)
 	}
 }
 

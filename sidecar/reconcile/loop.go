@@ -59,7 +59,7 @@ type Loop struct {
 	// What follows belongs to the goroutine of Run.
 	memory  decide.Memory
 	kept    lasting
-	onDisk  []byte          // the content of the memory file
+	saved   bool            // kept is what the memory file has
 	started cluster.Instant // see decide.View
 	began   cluster.Instant // beginning of the newest turn
 	due     cluster.Instant // when the next turn should come at the latest; zero: there was none yet

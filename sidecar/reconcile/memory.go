@@ -1,13 +1,13 @@
 package reconcile
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"understudy/sidecar/decide"
 )
@@ -68,17 +68,17 @@ func (l *Loop) save(v decide.View, d decide.Decision) error {
 	if v.Claim.Mine {
 		next.Claim, next.Machine = v.Claim.Epoch, l.cfg.Machine
 	}
+	if l.saved && reflect.DeepEqual(next, l.kept) {
+		return nil
+	}
 	data, err := next.encode()
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(data, l.onDisk) {
-		return nil
-	}
 	if err := replaceFile(l.cfg.MemoryFile, data); err != nil {
 		return fmt.Errorf("save the memory: %w", err)
 	}
-	l.kept, l.onDisk = next, data
+	l.kept, l.saved = next, true
 	return nil
 }
 
