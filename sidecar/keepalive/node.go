@@ -53,6 +53,7 @@ type peer struct {
 	named     uint64 // the highest seq of our session that it has named
 
 	heard     cluster.Instant // its newest beat
+	told      cluster.Instant // the one after which everybody was told that it is silent
 	every     time.Duration   // the pace of its beats to us
 	confirmed cluster.Instant
 	deaf      time.Duration // how long it had not heard us at the sending of its newest beat

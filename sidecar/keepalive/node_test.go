@@ -222,6 +222,21 @@ func TestNewsIsSentAtOnce(t *testing.T) {
 	}
 }
 
+// Whoever takes over needs to know that a majority has noticed, so all tell each other as soon as they have.
+func TestSilenceIsToldAsSoonAsItIsLongEnough(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(t, 4, seed, nil)
+		w.run(time.Second + time.Duration(seed)*7*time.Millisecond)
+		w.lost = func(from, _ string) bool { return from == "n00" }
+		w.run(500*time.Millisecond + 3*time.Millisecond)
+		for _, other := range []string{"n02", "n03"} {
+			if ago := w.peer("n01", other).Hears["n00"]; ago < 500*time.Millisecond {
+				t.Errorf("seed %d: after 503ms %s is known to have heard n00 %v ago", seed, other, ago)
+			}
+		}
+	}
+}
+
 // From a look until the next announcement nothing newer than what was seen is named, and so confirmed.
 func TestWhatIsConfirmedIsWhatTheAnnouncementWasDecidedOn(t *testing.T) {
 	w := newWorld(t, 2, 1, nil)

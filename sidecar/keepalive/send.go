@@ -29,8 +29,9 @@ func (n *node) compose(now cluster.Instant, d *due) {
 		return
 	}
 	round := n.startRound(now)
+	silent := n.tellSilence(now)
 	d.all = n.pending && now >= n.newsSent.Add(apart)
-	d.next = n.regular
+	d.next = min(n.regular, silent)
 	if n.pending && !d.all {
 		d.next = min(d.next, n.newsSent.Add(apart))
 	}
@@ -58,6 +59,24 @@ func (n *node) compose(now cluster.Instant, d *due) {
 	if len(d.to) > 0 {
 		d.packet = n.beat(d.packet, now, nil, header{})
 	}
+}
+
+// tellSilence makes news of each peer whose silence has reached the detection time, once, and returns when the next one's may.
+// Whoever takes over needs a majority that has noticed, and a regular beat may have gone out just before.
+func (n *node) tellSilence(now cluster.Instant) cluster.Instant {
+	soonest := n.regular
+	for _, p := range n.order {
+		if p.heard == 0 || p.told == p.heard {
+			continue
+		}
+		every := p.pace(n.cfg)
+		if at := p.heard.Add(n.cfg.detection() * ((every + n.cfg.Beat - 1) / n.cfg.Beat)); at <= now {
+			p.told, n.pending = p.heard, true
+		} else {
+			soonest = min(soonest, at)
+		}
+	}
+	return soonest
 }
 
 // startRound says whether a round of regular beats is due, and sets the time of the next one, which does not drift. After a
