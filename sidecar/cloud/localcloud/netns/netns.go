@@ -38,7 +38,7 @@ type Namespace struct {
 	fd   vns.NsHandle
 
 	mu    sync.Mutex
-	nat   map[netip.Addr]netip.Addr // reserved or public address → where it leads
+	nat   map[netip.Addr]netip.Addr // reserved or public address → where it leads; the zero Addr: to nobody
 	drops map[drop]bool
 }
 

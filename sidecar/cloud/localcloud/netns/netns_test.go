@@ -86,6 +86,31 @@ func TestReservedAddressLeadsToItsHolderAndFollowsIt(t *testing.T) {
 	if err := n.Route(reserved, netip.Addr{}); err != nil {
 		t.Fatal(err)
 	}
+	// Whoever began to dial while the address led to nobody is answered by its next holder.
+	dialled := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		c, err := n.Dial(ctx, netip.AddrPortFrom(reserved, 8081))
+		if err == nil {
+			err = c.Close()
+		}
+		dialled <- err
+	}()
+	select {
+	case err := <-dialled:
+		t.Fatalf("nobody has the address, and dialling it ended with %v", err)
+	case <-time.After(200 * time.Millisecond): // its first packet is lost
+	}
+	if err := n.Route(reserved, netip.MustParseAddr("10.77.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-dialled; err != nil {
+		t.Errorf("an earlier dial did not follow the address: %v", err)
+	}
+	if err := n.Route(reserved, netip.Addr{}); err != nil {
+		t.Fatal(err)
+	}
 	if got, err := ask(); err == nil {
 		t.Errorf("led to nobody and %q answers", got)
 	}

@@ -15,20 +15,16 @@ import (
 )
 
 // Route leads addr (a reserved or public address) to target, or to nobody if target is the zero
-// Addr. Connections open at the time are forgotten, so that they follow the address.
+// Addr: then packets to it are lost without a word, as at a provider. Connections open at the time, and those that nobody has answered yet, are forgotten, so that they follow the address.
 func (n *Namespace) Route(addr, target netip.Addr) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	old, had := n.nat[addr]
-	if target.IsValid() {
-		n.nat[addr] = target
-	} else {
-		delete(n.nat, addr)
-	}
+	old := n.nat[addr]
+	n.nat[addr] = target
 	if err := n.apply(); err != nil {
 		return fmt.Errorf("lead %s to %s: %w", addr, target, err)
 	}
-	if had && old != target {
+	if old != target {
 		return n.forget(addr)
 	}
 	return nil
@@ -78,8 +74,17 @@ func (n *Namespace) ruleset() string {
 	// Only what was translated and comes back through the bridge needs another source, else the
 	// machine would answer its neighbour directly, from an address nobody asked.
 	b.WriteString("\t\tct status dnat ip saddr 10.0.0.0/8 masquerade\n\t}\n}\n")
+	b.WriteString("table ip dark {\n\tset dark { type ipv4_addr; }\n")
+	for _, hook := range []string{"prerouting", "output"} { // before a connection is tracked, so that the next try finds the new way
+		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype filter hook %s priority raw;\n\t\tip daddr @dark drop\n\t}\n", hook, hook)
+	}
+	b.WriteString("}\n")
 	for _, a := range slices.SortedFunc(maps.Keys(n.nat), netip.Addr.Compare) {
-		fmt.Fprintf(&b, "add element ip nat leads { %s : %s }\n", a, n.nat[a])
+		if to := n.nat[a]; to.IsValid() {
+			fmt.Fprintf(&b, "add element ip nat leads { %s : %s }\n", a, to)
+		} else {
+			fmt.Fprintf(&b, "add element ip dark dark { %s }\n", a)
+		}
 	}
 	b.WriteString("table bridge cuts {\n\tchain forward {\n\t\ttype filter hook forward priority 0; policy accept;\n")
 	for _, d := range slices.SortedFunc(maps.Keys(n.drops), func(x, y drop) int {
