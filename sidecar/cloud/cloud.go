@@ -26,9 +26,17 @@ type Provider interface {
 	// Get asks for one machine by its ID, whatever its tags are. PowerGone and no error: the provider says that there is none.
 	// A refusal that may mean something else, such as a proxy's 404, is an error.
 	Get(ctx context.Context, id string) (cluster.Machine, error)
+	// Create asks for a machine and returns what the provider says it will be, or an error. ErrNoRoom, ErrLimit, ErrDenied,
+	// ErrRefused and a *RateLimitedError say that there will be none; after any other error there may be one, which a list shows
+	// after a while. It asks again only for another size, and only after ErrNoRoom.
+	Create(ctx context.Context, h Hiring) (cluster.Machine, error)
+	// Delete deletes a machine that is off, by its ID; one that is gone is no error. It reads the machine right before, and
+	// returns ErrNotOurs for one that is called otherwise or has not the cluster's tag, ErrRunning for one that is not off.
+	Delete(ctx context.Context, id, name string) error
 	// PowerOff asks to cut a machine's power and returns when that is accepted; Get tells when it is off. It does nothing for
-	// a machine that is off already. It returns ErrNotOurs for a machine without the cluster's tag, ErrGone for none.
-	PowerOff(ctx context.Context, id string) error
+	// a machine that is off already. It reads the machine right before, and returns ErrNotOurs for one that is called otherwise or
+	// has not the cluster's tag, ErrGone for none.
+	PowerOff(ctx context.Context, id, name string) error
 	// AssignAddress asks to give a reserved address to a machine, away from whoever holds it, and returns when that is
 	// accepted; Holder tells when it has happened. It does nothing if the machine is the settled holder already. ErrGone: no
 	// such machine. ErrHolds: the machine has another address, and may have only one.
@@ -37,6 +45,17 @@ type Provider interface {
 	Holder(ctx context.Context, ip netip.Addr) (cluster.AddressHolder, error)
 	// Records is the zone's records API. It asks nothing yet.
 	Records(zone string) Records
+}
+
+// Hiring is what a new machine shall be. The cluster's tag is added to Tags.
+type Hiring struct {
+	Name     string
+	Tags     []string
+	Region   string
+	Sizes    []string // the preferred first; the next is tried where the provider has no room for one
+	Image    string   // slug, ID or name
+	SSHKeys  []string // names
+	UserData string
 }
 
 // Records is a provider's list of a zone's DNS records. It has no compare-and-set: two writers overwrite each other.
@@ -69,6 +88,14 @@ var (
 	ErrNotOurs = errors.New("the machine does not carry the cluster's tag")
 	// ErrHolds: the machine has another reserved address already.
 	ErrHolds = errors.New("the machine has another reserved address")
+	// ErrNoRoom: the provider has no such size in the region, now or at all.
+	ErrNoRoom = errors.New("the provider has no room for such a machine")
+	// ErrLimit: the account may not have more machines. It takes a human.
+	ErrLimit = errors.New("the account may not have more machines")
+	// ErrRefused: the request is one that the provider does not accept. It takes a human.
+	ErrRefused = errors.New("the provider refuses it")
+	// ErrRunning: the machine is not off.
+	ErrRunning = errors.New("the machine is not off")
 	// ErrDenied: the token is not valid, or may not do this. It takes a human.
 	ErrDenied = errors.New("the provider denies it")
 )

@@ -128,18 +128,18 @@ func TestProviderTellsAMachinesLife(t *testing.T) {
 	if got := power(); got != cluster.PowerOn {
 		t.Errorf("got %v, want on", got)
 	}
-	if err := c.PowerOff(t.Context(), id); err != nil {
+	if err := c.PowerOff(t.Context(), id, "web1"); err != nil {
 		t.Fatal(err)
 	}
 	a.until("machine off", func() bool { return power() == cluster.PowerOff })
-	if err := c.PowerOff(t.Context(), id); err != nil {
+	if err := c.PowerOff(t.Context(), id, "web1"); err != nil {
 		t.Errorf("off already: got %v, want nil", err)
 	}
 	if _, err := a.do.Droplets.Delete(t.Context(), d.ID); err != nil {
 		t.Fatal(err)
 	}
 	a.until("machine gone", func() bool { return power() == cluster.PowerGone })
-	if err := c.PowerOff(t.Context(), id); !errors.Is(err, cloud.ErrGone) {
+	if err := c.PowerOff(t.Context(), id, "web1"); !errors.Is(err, cloud.ErrGone) {
 		t.Errorf("gone: got %v, want ErrGone", err)
 	}
 }
@@ -150,7 +150,7 @@ func TestMachineThatTurnsOffBetweenTheQuestionAndTheCallIsOff(t *testing.T) {
 	d := a.boot("web1", "blog")
 	a.done(must[*godo.Action](t)(a.do.DropletActions.PowerOff(t.Context(), d.ID)).ID)
 	a.server.Inject(localcloud.Fault{Kind: localcloud.StatusLag, Delay: time.Hour})
-	if err := a.ours().PowerOff(t.Context(), strconv.Itoa(d.ID)); err != nil {
+	if err := a.ours().PowerOff(t.Context(), strconv.Itoa(d.ID), "web1"); err != nil {
 		t.Errorf("got %v, want nil", err)
 	}
 	if n := a.requests(fmt.Sprintf("POST /v2/droplets/%d/actions", d.ID)); n != 2 {
@@ -305,7 +305,7 @@ func TestFaultsOfChangingAreAskedOnceAndMayHaveHappened(t *testing.T) {
 				t.Errorf("got holder %q, want moved %v", got, c.happens)
 			}
 			in = inject()
-			check(a.ours().PowerOff(t.Context(), id), "/v2/droplets/"+id+"/actions")
+			check(a.ours().PowerOff(t.Context(), id, "lb1"), "/v2/droplets/"+id+"/actions")
 			in.Lift()
 			off := func() bool { m, err := a.ours().Get(t.Context(), id); return err == nil && m.Power == cluster.PowerOff }
 			if c.happens {

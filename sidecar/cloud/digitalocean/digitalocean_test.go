@@ -52,9 +52,14 @@ func calls(ctx context.Context, c *Client) map[string]func() error {
 	r := c.Records("blog.example")
 	www := cluster.Record{Name: "www", Type: "A", Value: "203.0.113.10"}
 	return map[string]func() error{
-		"List":          func() error { _, err := c.List(ctx); return err },
-		"Get":           func() error { _, err := c.Get(ctx, "1"); return err },
-		"PowerOff":      func() error { return c.PowerOff(ctx, "1") },
+		"List":     func() error { _, err := c.List(ctx); return err },
+		"Get":      func() error { _, err := c.Get(ctx, "1"); return err },
+		"PowerOff": func() error { return c.PowerOff(ctx, "1", "web1") },
+		"Delete":   func() error { return c.Delete(ctx, "1", "web1") },
+		"Create": func() error {
+			_, err := c.Create(ctx, cloud.Hiring{Name: "web1", Region: "lon1", Sizes: []string{"s"}, Image: "1"})
+			return err
+		},
 		"AssignAddress": func() error { return c.AssignAddress(ctx, reserved, "1") },
 		"Holder":        func() error { _, err := c.Holder(ctx, reserved); return err },
 		"Records.List":  func() error { _, err := r.List(ctx); return err },
@@ -180,7 +185,7 @@ func TestGoneIsBelievedInDigitalOceansWordsOnly(t *testing.T) {
 		if c.gone != (err == nil && m.Power == cluster.PowerGone && m.ID == "1") || !c.gone && err == nil {
 			t.Errorf("%s: got %+v, %v, want gone %v", name, m, err, c.gone)
 		}
-		if err := p.PowerOff(t.Context(), "1"); errors.Is(err, cloud.ErrGone) != c.gone || err == nil {
+		if err := p.PowerOff(t.Context(), "1", "web1"); errors.Is(err, cloud.ErrGone) != c.gone || err == nil {
 			t.Errorf("%s: power off: got %v, want ErrGone %v", name, err, c.gone)
 		}
 		if err := p.AssignAddress(t.Context(), reserved, "1"); errors.Is(err, cloud.ErrGone) != c.gone || err == nil {
@@ -338,7 +343,7 @@ func TestMachinesOfOthersAreLeftOutAndLeftAlone(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0].ID != "9" || got[0].Power != cluster.PowerOn {
 		t.Errorf("got %+v, %v, want web2 alone", got, err)
 	}
-	if err := c.PowerOff(t.Context(), "3"); !errors.Is(err, cloud.ErrNotOurs) || posts != 0 {
+	if err := c.PowerOff(t.Context(), "3", "shop1"); !errors.Is(err, cloud.ErrNotOurs) || posts != 0 {
 		t.Errorf("got %v after %d POSTs, want ErrNotOurs after none", err, posts)
 	}
 }
@@ -349,8 +354,11 @@ func TestIDsAreTakenLiterally(t *testing.T) {
 		if _, err := c.Get(t.Context(), id); err == nil {
 			t.Errorf("get %q: got nil", id)
 		}
-		if err := errors.Join(c.PowerOff(t.Context(), id)); err == nil {
+		if err := c.PowerOff(t.Context(), id, "web1"); err == nil {
 			t.Errorf("power off %q: got nil", id)
+		}
+		if err := c.Delete(t.Context(), id, "web1"); err == nil {
+			t.Errorf("delete %q: got nil", id)
 		}
 		if err := c.AssignAddress(t.Context(), reserved, id); err == nil {
 			t.Errorf("assign to %q: got nil", id)
@@ -365,6 +373,22 @@ func TestIDsAreTakenLiterally(t *testing.T) {
 	}
 	if err := c.AssignAddress(t.Context(), v6, "1"); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("assign %s: got %v, want that it is unsupported", v6, err)
+	}
+}
+
+func TestOfTwoImagesOfANameTheNewerIsTaken(t *testing.T) {
+	var asked string
+	c := api(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/images" {
+			answers(http.StatusOK, `{"images": [{"id": 7, "name": "base"}, {"id": 9, "name": "base"}, {"id": 11, "name": "bases"}], "meta": {"total": 3}}`)(w, r)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		asked = string(body)
+		answers(http.StatusAccepted, `{"droplet": {"id": 3, "name": "web1", "tags": ["blog"], "status": "new"}}`)(w, r)
+	})
+	if _, err := c.Create(t.Context(), cloud.Hiring{Name: "web1", Region: "lon1", Sizes: []string{"s"}, Image: "base"}); err != nil || !strings.Contains(asked, `"image":9,`) {
+		t.Errorf("got %v, asked %s, want image 9", err, asked)
 	}
 }
 

@@ -108,15 +108,15 @@ func (c *Client) get(ctx context.Context, id string) (cluster.Machine, error) {
 	return machine(*d)
 }
 
-// PowerOff reads the machine's tags right before it asks, so that a mistaken ID ends here.
-func (c *Client) PowerOff(ctx context.Context, id string) error {
+// PowerOff reads the machine right before it asks, so that a mistaken ID ends here.
+func (c *Client) PowerOff(ctx context.Context, id, name string) error {
 	m, err := c.get(ctx, id)
 	switch {
 	case err != nil:
 	case m.Power == cluster.PowerGone:
 		err = cloud.ErrGone
-	case !c.owns(m):
-		err = fmt.Errorf("%s has the tags %v: %w", m.Name, m.Tags, cloud.ErrNotOurs)
+	case !c.owns(m) || m.Name != name:
+		err = fmt.Errorf("it is called %s and has the tags %v: %w", m.Name, m.Tags, cloud.ErrNotOurs)
 	case m.Power != cluster.PowerOff:
 		err = c.cutPower(ctx, id)
 	}

@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"github.com/digitalocean/godo"
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/oauth2"
 	"golang.org/x/sync/errgroup"
 )
 
-// standin does, through the same API as everybody else, what sidecars cannot do yet: it creates the zone and the first
-// machine of every node. Addresses and names are the sidecars' business; it heals nothing.
+// standin does, through the same API as everybody else, what an operator does once: it creates the zone and the
+// first machine of every node. Addresses, names and whatever is lost afterwards are the sidecars' business; it heals nothing.
 type standin struct {
 	site *Site
 	api  *godo.Client
@@ -48,6 +49,13 @@ func (st *standin) create(ctx context.Context) error {
 	s := st.site
 	if _, _, err := st.api.Domains.Create(ctx, &godo.DomainCreateRequest{Name: s.roster.Domain}); err != nil {
 		return fmt.Errorf("create zone %s: %w", s.roster.Domain, err)
+	}
+	// Keys that roles.yaml names are in a real account before the cluster is. Nobody dials in here, so one of ours will do.
+	for _, name := range s.roster.Provider.SSHKeys {
+		public := string(ssh.MarshalAuthorizedKey(s.keys.operator.signer.PublicKey()))
+		if _, _, err := st.api.Keys.Create(ctx, &godo.KeyCreateRequest{Name: name, PublicKey: public}); err != nil {
+			return fmt.Errorf("register SSH key %s: %w", name, err)
+		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, node := range s.roster.Nodes() {
