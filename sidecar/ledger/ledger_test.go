@@ -49,7 +49,7 @@ func TestReadingHasTheNewestOfEachKind(t *testing.T) {
 			Duties: map[string]cluster.DutyRecord{"lb": lb(10, "lb1"), "@cluster": {Duty: "@cluster", Epoch: 3, Holder: "web1", Lease: true}},
 			Claims: map[string]cluster.Claim{"web1": claim, "web2": {Node: "web2", Epoch: 1, Machine: "8", Tombstoned: true}},
 			Tie:    cluster.Tie{N: 1, Winner: "lb1", Members: []string{"lb1", "web1"}},
-			Beats:  r.Beats,
+			Beats:  r.Beats, Intents: map[string]cluster.Intent{},
 		}
 		if !reflect.DeepEqual(r, want) {
 			t.Errorf("%s: got %+v, want %+v", name, r, want)
@@ -245,7 +245,7 @@ func TestKeysOfNewerVersionsAreLeftAlone(t *testing.T) {
 	store := NewMemory()
 	l := New(store, "blog")
 	must(t, l.WriteDuty(ctx, lb(1, "lb1")))
-	_, err := store.Put(ctx, "blog/intents/web1/1", []byte("?"))
+	_, err := store.Put(ctx, "blog/votes/web1/1", []byte("?"))
 	must(t, err)
 	if r, err := l.Read(ctx); err != nil || r.Duties["lb"].Holder != "lb1" {
 		t.Errorf("got %+v, %v", r, err)

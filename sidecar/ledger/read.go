@@ -22,6 +22,10 @@ type Reading struct {
 	// Beats are when each node's heartbeat was last written, by the store's clock. Two readings with the same time mean that
 	// it was not written between them.
 	Beats map[string]Meta
+	// Intents are the newest replacement of each node, with its call and its closing.
+	Intents map[string]cluster.Intent
+	// Hired are the ages, by the store's clock, of all intents that are younger than a day.
+	Hired []time.Duration
 }
 
 // parallel bounds the requests of one call.
@@ -50,11 +54,13 @@ type found struct {
 	series     map[string]path   // of those: kind and name
 	tombstones map[string]bool   // by "node/number"
 	beats      map[string]Meta
+	age        map[string]time.Duration // of the newest, by series
+	hired      []time.Duration
 }
 
 // list reads all keys of the cluster.
 func (l *Ledger) list(ctx context.Context) (found, error) {
-	f := found{newest: map[string]uint64{}, series: map[string]path{}, tombstones: map[string]bool{}, beats: map[string]Meta{}}
+	f := found{newest: map[string]uint64{}, series: map[string]path{}, tombstones: map[string]bool{}, beats: map[string]Meta{}, age: map[string]time.Duration{}}
 	l.mu.Lock()
 	before := maps.Clone(l.newest) // what is written while the listing is made need not be in it
 	l.mu.Unlock()
@@ -90,6 +96,13 @@ func (f *found) add(l *Ledger, o Object) error {
 		f.tombstones[strings.Join(p.parts, "/")] = true
 	case duties:
 		name, n, ok = p.numbered(dutyName)
+	case intents:
+		name, n, ok = p.numbered(nodeName)
+		if age := o.Age(); age < hiredFor {
+			f.hired = append(f.hired, age)
+		}
+	case calls, closings:
+		name, n, ok = p.numbered(nodeName)
 	case ties:
 		n, ok = parseNumber(strings.Join(p.parts, "/"))
 		ok = ok && n > 0
@@ -104,7 +117,9 @@ func (f *found) add(l *Ledger, o Object) error {
 	}
 	if n > 0 {
 		series := l.series(p.kind, name)
-		f.newest[series] = max(f.newest[series], n)
+		if n >= f.newest[series] {
+			f.newest[series], f.age[series] = n, o.Age()
+		}
 		f.series[series] = path{p.kind, []string{name}}
 	}
 	return nil
@@ -156,6 +171,12 @@ func check(p path, n uint64, body []byte) (err error) {
 		_, err = decodeDuty(p.parts[0], n, body)
 	case ties:
 		_, err = decodeTie(n, body)
+	case intents:
+		_, err = decodeIntent(p.parts[0], n, body)
+	case calls:
+		_, err = decodeCall(p.parts[0], n, body)
+	case closings:
+		_, err = decodeClosing(p.parts[0], n, body)
 	}
 	return err
 }
@@ -164,7 +185,7 @@ func check(p path, n uint64, body []byte) (err error) {
 func (l *Ledger) reading(f found) (Reading, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := Reading{Duties: map[string]cluster.DutyRecord{}, Claims: map[string]cluster.Claim{}, Beats: f.beats}
+	r := Reading{Duties: map[string]cluster.DutyRecord{}, Claims: map[string]cluster.Claim{}, Beats: f.beats, Intents: map[string]cluster.Intent{}, Hired: f.hired}
 	for series, p := range f.series {
 		n := max(f.newest[series], l.newest[series])
 		body := l.bodies[series+number(n)]
@@ -180,6 +201,8 @@ func (l *Ledger) reading(f found) (Reading, error) {
 			r.Duties[name], err = decodeDuty(name, n, body)
 		case ties:
 			r.Tie, err = decodeTie(n, body)
+		case intents:
+			r.Intents[name], err = l.replacement(f, name)
 		}
 		if err != nil {
 			return Reading{}, fmt.Errorf("%s%s: %w", series, number(n), err)
