@@ -143,6 +143,56 @@ type ClaimTie struct {
 	Tie cluster.Tie
 }
 
+// ReadList asks for all machines with the cluster's tag.
+type ReadList struct{ Reason }
+
+// OpenIntent creates the ledger's object for a replacement, if nobody has.
+type OpenIntent struct {
+	Reason
+	Expect Expect
+	Intent cluster.Intent
+}
+
+// Tombstone ends an identity claim.
+type Tombstone struct {
+	Reason
+	Expect Expect
+	Node   string
+	Epoch  uint64
+}
+
+// PowerOff cuts the power of a machine that is not its node any more: the one of the claim Claim, which has a tombstone, or one
+// that is not of the newest claim (zero).
+type PowerOff struct {
+	Reason
+	Expect        Expect
+	Node, Machine string
+	Claim         uint64
+}
+
+// Create asks the provider for the machine of an intent, once: the call is written to the ledger before it is made.
+type Create struct {
+	Reason
+	Expect Expect
+	Intent cluster.Intent
+	// Most is how many machines there may be then that are not kept off for their data.
+	Most int
+}
+
+// Delete deletes a machine that is off and not its node's any more.
+type Delete struct {
+	Reason
+	Expect        Expect
+	Node, Machine string
+}
+
+// CloseIntent creates the ledger's object that ends a replacement.
+type CloseIntent struct {
+	Reason
+	Expect  Expect
+	Closing cluster.Closing
+}
+
 // ReadZone asks what a zone publishes.
 type ReadZone struct {
 	Reason
@@ -171,5 +221,12 @@ func (a CountSockets) Key() string   { return "connections of " + a.Role }
 func (a ReadLedger) Key() string     { return "ledger" }
 func (a WriteDuty) Key() string      { return fmt.Sprintf("epoch %d of %s", a.Record.Epoch, a.Record.Duty) }
 func (a ClaimTie) Key() string       { return fmt.Sprintf("tie %d", a.Tie.N) }
+func (a ReadList) Key() string       { return "list of machines" }
+func (a OpenIntent) Key() string     { return "intent for " + a.Intent.Node }
+func (a Tombstone) Key() string      { return "tombstone of " + a.Node }
+func (a PowerOff) Key() string       { return "power of machine " + a.Machine }
+func (a Create) Key() string         { return "machine for " + a.Intent.Node }
+func (a Delete) Key() string         { return "machine " + a.Machine }
+func (a CloseIntent) Key() string    { return "end of the intent for " + a.Closing.Node }
 func (a ReadZone) Key() string       { return "records of " + a.Zone }
 func (a UpdateZone) Key() string     { return "publish in " + a.Zone }

@@ -24,6 +24,7 @@ func Next(v View, m Memory, p Policy) Decision {
 	for _, d := range p.duties() {
 		t.duty(d)
 	}
+	t.replace()
 	t.readLedger()
 	t.readMachines()
 	t.publish()

@@ -16,7 +16,9 @@ type Policy struct {
 	Beachhead string
 	Roles     []Role
 	Zones     []Zone
-	Timings   Timings
+	// Hire are the roles' names, each after those it needs: the order in which new machines are asked for.
+	Hire    []string
+	Timings Timings
 	// Off switches single rails off. It exists for the simulator, which shows what each is good for; nobody else sets it.
 	Off Rails
 }
@@ -65,6 +67,10 @@ type Timings struct {
 	StaleAfter time.Duration
 	// Reconcile is the pause between two readings of an address's holder.
 	Reconcile time.Duration
+	// Hold is how long a node must have been failed before its machine is replaced, unless the provider says that it is gone.
+	Hold time.Duration
+	// Startup is how long a new machine may take until it has joined, and until it serves.
+	Startup time.Duration
 	// Drain is how long running requests may take before a duty moves all the same.
 	Drain time.Duration
 }
@@ -77,6 +83,7 @@ func DefaultTimings(t role.Timings) Timings {
 		Reserved: max(d*5/2, 1200*time.Millisecond),
 		LeaseFor: 5 * time.Second, LeaseWait: 10 * time.Second, LedgerEvery: time.Second, LedgerIdle: 10 * time.Second,
 		StaleAfter: 30 * time.Second, Reconcile: 5 * time.Second, Drain: 10 * time.Second,
+		Hold: t.ReplacementHold, Startup: t.StartupTimeout,
 	}
 }
 
@@ -91,6 +98,19 @@ type Rails struct {
 	Recheck    bool // the executor acts without reading again what the decision assumed; imitated there
 	Sticky     bool // members promise although they hear the holder
 	Absent     bool // an empty or failed reading of a zone counts as an empty zone
+
+	Verdicts    bool // a node is replaced on one member's word
+	HoldTime    bool // a node is replaced as soon as it has failed
+	OneInFlight bool // replacements run side by side
+	Budget      bool // tries and creations are not limited
+	Ceiling     bool // machines are not counted
+	Tombstone   bool // the old claim is not ended
+	Fence       bool // the old machine is not confirmed to be off
+	Minority    bool // a minority cuts the power of a machine that runs
+	Ours        bool // a machine's name and tag do not matter
+	List        bool // any list will do
+	Collect     bool // unwanted machines are deleted at once
+	CallOnce    bool // a call whose answer was lost is repeated; imitated by the executor
 }
 
 // New derives a policy for one node from the roster. It does not know whether the beachhead exists, only whether there
@@ -109,6 +129,9 @@ func New(self string, r role.Roster) (Policy, error) {
 			to.Reserved, to.Link, to.AddressNames, to.MX = a.ReservedIP, a.VIP, a.Names, a.MX
 		}
 		p.Roles = append(p.Roles, to)
+	}
+	for _, from := range r.Order() {
+		p.Hire = append(p.Hire, from.Name)
 	}
 	for _, d := range r.DNS {
 		p.Zones = append(p.Zones, Zone{Key: ZoneKey(d), Want: Naming{Domain: r.Domain, Zone: d.Zone}})

@@ -31,6 +31,7 @@ type rig struct {
 	claims     map[string]cluster.Claim
 	ledgerAway bool
 	gone       map[string]bool
+	cloud      *rigCloud      // nil: machines are only asked about
 	worst      map[string]int // role → most open gates at one instant
 	holderOf   map[string]string
 	opened     map[string][]string // role → who had its gate open, one after the other
@@ -86,6 +87,7 @@ func newRig(t *testing.T, yaml string) *rig {
 		if err != nil {
 			t.Fatal(err)
 		}
+		p.Hire = nil // see withCloud
 		g.nodes[n] = &rigNode{name: n, p: p}
 		g.start(n, i)
 	}
@@ -142,6 +144,9 @@ func (g *rig) step() {
 			n.beatDue = g.now.Add(g.pace(n))
 		}
 	}
+	if g.cloud != nil {
+		g.cloud.step()
+	}
 	g.watch()
 }
 
@@ -183,6 +188,7 @@ func (g *rig) turn(n *rigNode) {
 			n.v.Gates[r.Name] = GateReading{Until: n.gate[r.Name], Drain: n.drain[r.Name], Added: true}
 		}
 	}
+	n.v.Nonce = fmt.Sprintf("%032x", g.now)
 	d := Next(n.v, n.m, n.p)
 	n.m, n.out = d.Memory, d
 	for _, note := range d.Notes {
@@ -200,6 +206,9 @@ func (g *rig) turn(n *rigNode) {
 		g.ledgerAct(n, a)
 		if u, ok := a.(PrimaryUnits); ok {
 			g.units(n, u)
+		}
+		if g.cloud != nil && !g.ledgerAway {
+			g.cloud.act(n, a)
 		}
 	}
 	if !sameSay(d.Say, n.said) {
@@ -233,6 +242,9 @@ func (g *rig) ledgerAct(n *rigNode, a Action) {
 	case ReadLedger:
 		n.v.Ledger.ReadSent, n.v.Ledger.Failing = g.now, false
 		n.v.Ledger.Duties, n.v.Ledger.Tie, n.v.Ledger.Claims = maps.Clone(g.ledger), g.tie, maps.Clone(g.claims)
+		if g.cloud != nil {
+			g.cloud.read(n)
+		}
 	case WriteDuty:
 		was := g.ledger[a.Record.Duty]
 		w := WroteReading{Epoch: a.Record.Epoch, At: g.now, Lost: was.Epoch >= a.Record.Epoch && was != a.Record}
@@ -250,18 +262,22 @@ func (g *rig) ledgerAct(n *rigNode, a Action) {
 		}
 	case ReadMachine:
 		m := n.v.Machines[a.Node]
-		power := cluster.PowerOn
+		now := MachineReading{ID: a.Machine, Power: cluster.PowerOn}
 		if g.gone[a.Node] {
-			power = cluster.PowerGone
+			now.Power = cluster.PowerGone
 		}
-		if m.Power != power {
+		if g.cloud != nil {
+			now = g.cloud.machine(a.Machine)
+		}
+		if m.Power != now.Power || m.ID != now.ID {
 			m.Same = 0
 		}
+		now.At, now.Same = g.now, m.Same+1
 		n.v.Machines = maps.Clone(n.v.Machines)
 		if n.v.Machines == nil {
 			n.v.Machines = map[string]MachineReading{}
 		}
-		n.v.Machines[a.Node] = MachineReading{ID: a.Machine, Power: power, At: g.now, Same: m.Same + 1}
+		n.v.Machines[a.Node] = now
 	}
 }
 

@@ -37,6 +37,10 @@ type View struct {
 	Holders map[string]HolderReading
 	// Machines are the provider's answers about members' machines, each asked by ID, by node name.
 	Machines map[string]MachineReading
+	// List is the provider's list of the cluster's machines.
+	List ListReading
+	// Nonce is random: 32 hexadecimal digits, others in every view.
+	Nonce string
 	// Zones are the records published now, by the zone's key (see Policy.Zones).
 	Zones map[string]ZoneReading
 	// Sockets is how many established connections end at the role's address on this machine, by role.
@@ -64,6 +68,10 @@ type Ledger struct {
 	Wrote map[string]WroteReading
 	// WonTie is when the ledger had taken our own tie object with the number Tie.N; zero: it is not ours.
 	WonTie cluster.Instant
+	// Intents are the newest replacement of each node, by name.
+	Intents map[string]cluster.Intent
+	// Hired is how long ago, by the store's clock, each intent of the last day was written.
+	Hired []time.Duration
 	// Stale are the members whose heartbeat object we have watched not changing, by name: for how long.
 	Stale map[string]time.Duration
 }
@@ -117,6 +125,28 @@ type MachineReading struct {
 	At    cluster.Instant
 	// Same is how many answers in a row, at least a second apart, have said Power.
 	Same int
+	// Name is what the provider calls it, and Ours that it has the cluster's tag; both empty for one that is gone.
+	Name string
+	Ours bool
+}
+
+// ListReading is the provider's whole list of machines with the cluster's tag.
+type ListReading struct {
+	Machines []Listed        // by ID
+	At       cluster.Instant // sending of the first request; zero: never read
+	// Agree is how many lists in a row, at least a second apart, had the same machines.
+	Agree int
+}
+
+// Listed is a machine of the list, with what the ledger knows of it.
+type Listed struct {
+	cluster.Machine
+	// First is when a list first had it, as far as this sidecar has seen.
+	First cluster.Instant
+	// Claimed is the newest epoch under which it has claimed the identity that is its name. Zero: it never has.
+	Claimed uint64
+	// Known: it has claimed, or the ledger has its intent's nonce under its name. So it is ours.
+	Known bool
 }
 
 // ZoneReading is what a zone publishes of the names that are ours.

@@ -1,0 +1,552 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"understudy/sidecar/cluster"
+)
+
+// Replacement gives a lost node a new machine, in steps that anybody can go on with when the one who acts is lost, because each
+// is an object in the ledger or shows at the provider: intent → tombstone → fence → call → create → claimed → serving → the old
+// machine is deleted → closed. What must never happen, and why it does not, is in sidecar/DESIGN.md.
+
+// hiring is a turn's work on replacements. Only the coordinator does it, and only while nothing is doubtful about that.
+type hiring struct {
+	*turn
+	epoch uint64 // of coordination
+	alone bool   // the duty is held by the ledger's word: this side is no majority
+	// busy are the nodes with an open intent whose old machine the provider does not know to be gone.
+	busy []string
+}
+
+// replace looks at every member.
+func (t *turn) replace() {
+	s := t.duties[cluster.Coordinator]
+	if s.Hold.State != cluster.Held || t.Machine == "" || !t.Ledger.Configured || !t.mayAct(duty{name: cluster.Coordinator}, &s) {
+		return
+	}
+	h := &hiring{turn: t, epoch: s.Hold.Epoch, alone: s.Lease}
+	var lost []loss
+	for _, k := range t.p.hireOrder() {
+		if in := t.Ledger.Intents[k]; in.Open() {
+			if !h.free(k) {
+				h.busy = append(h.busy, k)
+			}
+		} else if l := h.lost(k); l.why != "" {
+			lost = append(lost, l)
+		}
+	}
+	if len(lost)+len(h.busy) > 0 || h.anyOpen() {
+		if why := h.unable(); why != "" {
+			for _, l := range lost {
+				t.blocked("replacement of "+l.node, why)
+			}
+			return
+		}
+	}
+	for _, k := range t.p.hireOrder() {
+		if in := t.Ledger.Intents[k]; in.Open() {
+			h.proceed(k, in)
+		}
+	}
+	for _, l := range lost {
+		h.open(l)
+	}
+	h.collect(len(lost) == 0)
+}
+
+// hireOrder are the members that have machines of roles, each role after those it needs.
+func (p Policy) hireOrder() []string {
+	var all []string
+	for _, r := range p.Hire {
+		for i := range p.Roles {
+			if p.Roles[i].Name == r {
+				all = append(all, p.Roles[i].Nodes...)
+			}
+		}
+	}
+	return all
+}
+
+func (h *hiring) anyOpen() bool {
+	return slices.ContainsFunc(h.p.hireOrder(), func(k string) bool { return h.Ledger.Intents[k].Open() })
+}
+
+// unable says why nothing can be replaced at all, by anybody.
+func (h *hiring) unable() string {
+	if h.Orders.Pause {
+		return "this node is paused; understudy resume ends that"
+	}
+	if why := h.noLedger(); why != "" {
+		return why
+	}
+	h.leased = true // what is decided here wants fresh readings
+	if !h.Claim.Mine {
+		return "this machine is not " + h.p.Self + " any more"
+	}
+	return h.noList(listEvery)
+}
+
+// noList says why the list of machines cannot be relied on. A list that lacks this very machine is somebody else's, or cut short.
+func (h *hiring) noList(every time.Duration) string {
+	l := h.List
+	if h.Now.Since(l.At) > every {
+		h.act(ReadList{Reason: "which machines are there?"})
+	}
+	h.in(every)
+	switch {
+	case h.Now.Since(l.At) > 3*every:
+		return "the list of machines is awaited"
+	case l.machine(h.Machine) == nil && !h.p.Off.List:
+		return fmt.Sprintf("the list of machines does not have this one (%s), so it cannot be right", h.Machine)
+	}
+	return ""
+}
+
+// Pauses and limits of replacement.
+const (
+	// Between two lists, while somebody needs a machine and otherwise.
+	listEvery, auditEvery = 2 * time.Second, 2 * time.Minute
+	// lostAfter is how long after the call a machine that no list shows is given up: providers' lists lag by seconds.
+	lostAfter = 2 * time.Minute
+	// collectAfter is how long a machine must have been seen to be unwanted. A ticket is void by then.
+	collectAfter = 20 * time.Minute
+	// Of tries that failed in a row for a node. The fourth comes when a day has gone by without one.
+	firstRetry, mostRetry = 5 * time.Minute, 30 * time.Minute
+	mostTries             = 3
+	forgetTries           = 24 * time.Hour
+	// mostKept are the machines that are kept off for their data and not counted into the ceiling.
+	mostKept = 3
+)
+
+// hourly is how many machines may be created in an hour: every node once, and every try of the node that fails most.
+func (p Policy) hourly() int { return len(p.Nodes) + mostTries }
+
+// loss is a node that needs a new machine.
+type loss struct {
+	node, why string
+	free      bool // the provider says that the old one is gone, or there was none: nothing has to be waited for
+}
+
+// free says that no machine can be the node: the provider says so of its old one, or it never had one.
+func (h *hiring) free(k string) bool {
+	return h.neverClaimed(k) || h.gone(k) && h.Machines[k].Power == cluster.PowerGone
+}
+
+// lost decides whether a node needs a new machine. Its zero why: no, or not yet; then what it waits for is told.
+func (h *hiring) lost(k string) loss {
+	what := "replacement of " + k
+	if k == h.p.Self || h.alive(k) {
+		return loss{}
+	}
+	if h.neverClaimed(k) {
+		return h.neverThere(k)
+	}
+	v := h.verdicts[k]
+	if v.State != Failed && v.State != NeverHeard {
+		return loss{}
+	}
+	h.askFor(k)
+	if h.free(k) {
+		return loss{node: k, why: "the provider says that its machine is gone", free: true}
+	}
+	if h.alone {
+		if h.gone(k) {
+			return loss{node: k, why: "the provider says that its machine is off"}
+		}
+		h.blocked(what, "this side of the cluster is no majority, and the provider does not say twice that the machine is off or gone")
+		return loss{}
+	}
+	if n := h.unheard(k); n < h.p.majority() && !h.p.Off.Verdicts {
+		h.blocked(what, fmt.Sprintf("only %d members say that it is silent, %d must", n, h.p.majority()))
+		return loss{}
+	}
+	if until := v.Since.Add(h.p.Timings.Hold); h.Now < until && !h.p.Off.HoldTime {
+		h.at(until)
+		h.blocked(what, fmt.Sprintf("it has failed only now; it may come back until %s after that", ms(h.p.Timings.Hold)))
+		return loss{}
+	}
+	return loss{node: k, why: "silent for " + ms(h.silence(k)) + " to a majority"}
+}
+
+// neverThere is about a node that no machine has ever claimed. A machine of its name may be on its way to that.
+func (h *hiring) neverThere(k string) loss {
+	if h.noList(listEvery) != "" {
+		return loss{}
+	}
+	for _, m := range h.List.Machines {
+		if m.Name == k && m.Power != cluster.PowerOff && !(m.Known && h.Now.Sub(m.First) > h.p.Timings.Startup) {
+			h.blocked("a machine for "+k, fmt.Sprintf("machine %s of that name is there and has not claimed the identity yet", m.ID))
+			return loss{}
+		}
+	}
+	if h.List.Agree < 2 {
+		return loss{}
+	}
+	return loss{node: k, why: "it has never had a machine", free: true}
+}
+
+// unheard counts the voting members that are heard and say that they have not heard k for a detection time, this one included.
+func (t *turn) unheard(k string) int {
+	n := 0
+	for _, j := range t.live {
+		ago, ok := t.of(j).peer.Hears[k]
+		switch {
+		case j == t.p.Self && t.votes, j != t.p.Self && t.said(j).Voting && (!ok || ago >= t.detection(k)):
+			n++
+		}
+	}
+	return n
+}
+
+// askFor asks the provider about a silent member's machine.
+func (h *hiring) askFor(k string) {
+	id := h.machineOf(k)
+	if id == "" {
+		return
+	}
+	every := time.Second
+	if m := h.Machines[k]; m.ID == id && m.Same >= 2 {
+		every = 5 * time.Second
+	}
+	if h.Now.Since(h.Machines[k].At) >= every || h.Machines[k].ID != id {
+		h.act(ReadMachine{Reason: Reason(fmt.Sprintf("%s is silent; is its machine there?", k)), Node: k, Machine: id})
+	}
+	h.in(every)
+}
+
+// open begins a replacement, if that may be.
+func (h *hiring) open(l loss) {
+	k, was := l.node, h.Ledger.Intents[l.node]
+	try, since := 1, h.ago(was.Closed.Age)
+	if was.Closed.Outcome == cluster.Failed && since < forgetTries {
+		try = was.Try + 1
+	}
+	why := ""
+	switch kept, counted := h.count(); {
+	case was.N > 0 && was.Closed.Outcome == "":
+		return
+	case len(h.busy) > 0 && !l.free && !h.p.Off.OneInFlight:
+		why = fmt.Sprintf("%s is being replaced; one at a time", strings.Join(h.busy, ", "))
+	case try > mostTries && !h.p.Off.Budget:
+		why = fmt.Sprintf("%d tries have failed, the last because %s; the next one is %s after it", mostTries, was.Closed.Why, forgetTries)
+	case try > 1 && since < retryAfter(try) && !h.p.Off.Budget:
+		h.in(retryAfter(try) - since)
+		why = fmt.Sprintf("the last try failed because %s; the next one is %s after it", was.Closed.Why, retryAfter(try))
+	case h.hiredInAnHour() >= h.p.hourly() && !h.p.Off.Budget:
+		why = fmt.Sprintf("%d machines were created within an hour, which is the budget", h.hiredInAnHour())
+	case counted+h.uncreated() > len(h.p.Nodes) && !h.p.Off.Ceiling:
+		why = fmt.Sprintf("there are %d machines already and %d are to come, of at most %d (%d more are kept for their data)",
+			counted, h.uncreated(), len(h.p.Nodes)+1, kept)
+	}
+	if why != "" {
+		h.blocked("replacement of "+k, why)
+		return
+	}
+	if !l.free {
+		h.busy = append(h.busy, k)
+	}
+	c := h.Ledger.Claims[k]
+	h.act(OpenIntent{
+		Reason: Reason(fmt.Sprintf("%s needs a new machine: %s", k, l.why)), Expect: h.expect(),
+		Intent: cluster.Intent{
+			Node: k, N: was.N + 1, Nonce: h.nonce(k), Replaces: c.Epoch, Machine: c.Machine, By: h.p.Self, Epoch: h.epoch, Try: try, Why: l.why,
+		},
+	})
+}
+
+// nonce is one of a kind: the view's, with the node's number for its last digits.
+func (h *hiring) nonce(k string) string {
+	return fmt.Sprintf("%.28s%04x", h.Nonce, slices.Index(h.p.Nodes, k))
+}
+
+func retryAfter(try int) time.Duration { return min(mostRetry, firstRetry<<(try-2)) }
+
+// ago turns an age that the ledger told into how long ago that is now.
+func (h *hiring) ago(age time.Duration) time.Duration { return age + h.Now.Since(h.Ledger.ReadSent) }
+
+func (h *hiring) expect() Expect { return Expect{Duty: cluster.Coordinator, Epoch: h.epoch} }
+
+func (h *hiring) hiredInAnHour() int {
+	n := 0
+	for _, age := range h.Ledger.Hired {
+		if h.ago(age) < time.Hour {
+			n++
+		}
+	}
+	return n
+}
+
+// uncreated is how many machines open intents may still bring.
+func (h *hiring) uncreated() int {
+	n := 0
+	for _, k := range h.p.hireOrder() {
+		if in := h.Ledger.Intents[k]; in.Open() && h.List.tagged(in.Tag()) == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// count is how many machines are kept off for their data, and how many others there are.
+func (h *hiring) count() (kept, counted int) {
+	for _, m := range h.List.Machines {
+		if m.Power == cluster.PowerOff && h.mayHaveData(m) && kept < mostKept {
+			kept++
+			continue
+		}
+		counted++
+	}
+	return kept, counted
+}
+
+// mayHaveData says that a machine was that of a node whose role has data.
+func (h *hiring) mayHaveData(m Listed) bool {
+	return m.Claimed > 0 && h.p.hasData(m.Name)
+}
+
+// proceed does the next step of an open intent.
+func (h *hiring) proceed(k string, in cluster.Intent) {
+	c := h.Ledger.Claims[k]
+	switch {
+	case c.Epoch > in.Replaces:
+		h.arrived(k, in, c)
+	case in.Called > 0:
+		h.await(k, in)
+	case h.alive(k) && !c.Tombstoned:
+		h.close(in, cluster.Aborted, in.Machine, k+" is heard again")
+	case in.Replaces > 0 && !c.Tombstoned && !h.p.Off.Tombstone:
+		h.bury(k, in)
+	case in.Replaces > 0 && !h.fenced(k, in) && !h.p.Off.Fence:
+		h.fence(k, in)
+	default:
+		h.create(k, in)
+	}
+}
+
+// bury ends the old machine's claim, after the provider was asked about that machine by its ID.
+func (h *hiring) bury(k string, in cluster.Intent) {
+	m := h.Machines[k]
+	if h.askFor(k); m.ID != in.Machine {
+		return
+	}
+	if why := h.foreign(k, m); why != "" {
+		h.blocked("replacement of "+k, why)
+		return
+	}
+	// The loss may be over since the intent was written, by somebody who saw more.
+	if !h.free(k) && !h.alone && h.unheard(k) < h.p.majority() && !h.p.Off.Verdicts {
+		h.blocked("replacement of "+k, "fewer than a majority say that it is silent now")
+		return
+	}
+	h.act(Tombstone{
+		Reason: Reason(fmt.Sprintf("machine %s shall not be %s any more: %s", in.Machine, k, in.Why)), Expect: h.expect(), Node: k, Epoch: in.Replaces,
+	})
+}
+
+// foreign says why a machine is not one that we may touch.
+func (h *hiring) foreign(k string, m MachineReading) string {
+	if m.Power == cluster.PowerGone || h.p.Off.Ours {
+		return ""
+	}
+	if m.Name != k || !m.Ours {
+		return fmt.Sprintf("machine %s, which has claimed to be it, is called %q and is not marked as the cluster's", m.ID, m.Name)
+	}
+	return ""
+}
+
+// fenced says that the provider, asked by ID after the tombstone, calls the old machine off or gone.
+func (h *hiring) fenced(k string, in cluster.Intent) bool {
+	m := h.Machines[k]
+	return m.ID == in.Machine && m.Same >= 2 && (m.Power == cluster.PowerOff || m.Power == cluster.PowerGone)
+}
+
+func (h *hiring) fence(k string, in cluster.Intent) {
+	m := h.Machines[k]
+	h.askFor(k)
+	if m.ID != in.Machine || m.Power == cluster.PowerOff || m.Power == cluster.PowerGone {
+		return // it is asked once more
+	}
+	if why := h.foreign(k, m); why != "" {
+		h.blocked("replacement of "+k, why)
+		return
+	}
+	if h.alive(k) {
+		h.blocked("replacement of "+k, "it is heard again; it keeps its machine if it claims the identity once more")
+		return
+	}
+	if h.alone && !h.p.Off.Minority {
+		h.blocked("replacement of "+k, "its machine runs again, and this side of the cluster is no majority: nobody here may touch it")
+		return
+	}
+	h.act(PowerOff{
+		Reason: Reason(fmt.Sprintf("machine %s must be off before %s gets another", in.Machine, k)), Expect: h.expect(),
+		Node: k, Machine: in.Machine, Claim: in.Replaces,
+	})
+}
+
+// create asks for the new machine, once for each intent.
+func (h *hiring) create(k string, in cluster.Intent) {
+	if h.List.tagged(in.Tag()) != nil {
+		return // somebody's call is not in our reading of the ledger yet
+	}
+	h.act(Create{
+		Reason: Reason(fmt.Sprintf("%s gets a new machine: %s", k, in.Why)), Expect: h.expect(), Intent: in,
+		Most: len(h.p.Nodes) + 1,
+	})
+}
+
+// await waits for the new machine to claim the identity.
+func (h *hiring) await(k string, in cluster.Intent) {
+	called := h.ago(in.Called)
+	m := h.List.tagged(in.Tag())
+	switch {
+	case m == nil && called > lostAfter:
+		h.close(in, cluster.Failed, "", "the machine was asked for and never came to be")
+	case called > h.p.Timings.Startup:
+		h.close(in, cluster.Failed, "", fmt.Sprintf("the new machine has not joined within %s", h.p.Timings.Startup))
+	default:
+		h.in(time.Second)
+	}
+}
+
+// arrived follows the machine that has claimed the identity until it serves.
+func (h *hiring) arrived(k string, in cluster.Intent, c cluster.Claim) {
+	switch {
+	case c.Machine == in.Machine:
+		h.close(in, cluster.Aborted, c.Machine, "the old machine was not off and has claimed the identity again")
+	case h.said(k).Phase >= h.goal(k) && h.said(k).Phase <= cluster.Serving && h.said(k).Claim == c.Epoch:
+		if h.parted(k, in) {
+			h.close(in, cluster.Done, c.Machine, k+" has a machine again")
+		}
+	case h.ago(in.Called) > h.p.Timings.Startup:
+		h.close(in, cluster.Failed, c.Machine, fmt.Sprintf("the new machine does not serve after %s", h.p.Timings.Startup))
+	default:
+		h.in(time.Second)
+	}
+}
+
+// goal is the phase in which a new machine has done its part. What is still missing on one of a role with data is the data,
+// and another machine would not bring it sooner.
+func (h *hiring) goal(k string) cluster.Phase {
+	if h.keeps(k) {
+		return cluster.Applied
+	}
+	return cluster.Serving
+}
+
+// parted says that the old machine is deleted, or kept for its data. Until then it is being deleted.
+func (h *hiring) parted(k string, in cluster.Intent) bool {
+	if in.Replaces == 0 || h.keeps(k) {
+		return true
+	}
+	old := h.List.machine(in.Machine)
+	if old == nil {
+		return true // a list that lags shows it again, and then it is collected
+	}
+	if old.Power == cluster.PowerOff {
+		h.act(Delete{
+			Reason: Reason(fmt.Sprintf("machine %s was %s, which has another now", in.Machine, k)), Expect: h.expect(),
+			Node: k, Machine: in.Machine,
+		})
+	}
+	h.act(ReadList{Reason: Reason("is the old machine of " + k + " deleted?")})
+	return false
+}
+
+// keeps says that old machines of a node are not deleted unasked.
+func (h *hiring) keeps(k string) bool { return h.p.hasData(k) }
+
+// hasData says that a node's role has data.
+func (p Policy) hasData(node string) bool {
+	return slices.ContainsFunc(p.Roles, func(r Role) bool { return r.Data && slices.Contains(r.Nodes, node) })
+}
+
+func (h *hiring) close(in cluster.Intent, o cluster.Outcome, machine, why string) {
+	h.act(CloseIntent{
+		Reason:  Reason(fmt.Sprintf("the replacement of %s is %s: %s", in.Node, o, why)),
+		Expect:  h.expect(),
+		Closing: cluster.Closing{Node: in.Node, N: in.N, Outcome: o, Machine: machine, By: h.p.Self, Why: why},
+	})
+}
+
+// collect deletes machines of ours that nobody wants: slowly, one at a time, and only while everything is well.
+func (h *hiring) collect(quiet bool) {
+	if !quiet || h.anyOpen() || h.Orders.Pause || !h.Ledger.Sound || h.Ledger.Failing || h.noList(auditEvery) != "" {
+		return
+	}
+	for _, m := range h.List.Machines {
+		why := h.unwanted(m)
+		if why == "" {
+			continue
+		}
+		if !m.Known {
+			h.blocked("machine "+m.ID, fmt.Sprintf("it is called %s, has the cluster's tag, and %s; but nothing in the ledger says that it is ours, so it stays", m.Name, why))
+			continue
+		}
+		if wait := m.First.Add(collectAfter); h.Now < wait && !h.p.Off.Collect {
+			h.at(wait)
+			continue
+		}
+		if m.Power != cluster.PowerOff {
+			h.act(PowerOff{Reason: Reason(fmt.Sprintf("machine %s is not wanted: %s", m.ID, why)), Expect: h.expect(), Node: m.Name, Machine: m.ID})
+		} else {
+			h.act(Delete{Reason: Reason(fmt.Sprintf("machine %s is not wanted: %s", m.ID, why)), Expect: h.expect(), Node: m.Name, Machine: m.ID})
+		}
+		return
+	}
+}
+
+// unwanted says why nobody wants a machine. Empty: somebody does, or it may have data.
+func (h *hiring) unwanted(m Listed) string {
+	if m.Power == cluster.PowerOff && h.mayHaveData(m) {
+		return ""
+	}
+	if c, ok := h.Ledger.Claims[m.Name]; ok && c.Machine == m.ID {
+		return ""
+	}
+	if !slices.Contains(h.p.hireOrder(), m.Name) {
+		return "" // a node that has left the roster is a person's to remove
+	}
+	if _, ok := h.Ledger.Claims[m.Name]; !ok {
+		return "" // it may be on its way to claim
+	}
+	return fmt.Sprintf("%s is machine %s", m.Name, h.Ledger.Claims[m.Name].Machine)
+}
+
+// NoRoom says why a fresh list does not allow an intent's machine to be asked for. Empty: it does.
+func (l ListReading) NoRoom(p Policy, self string, in cluster.Intent, most int) string {
+	h := &hiring{turn: &turn{View: View{List: l}, p: p}}
+	switch _, counted := h.count(); {
+	case l.machine(self) == nil && !p.Off.List:
+		return fmt.Sprintf("the list of machines does not have this one (%s), so it cannot be right", self)
+	case l.tagged(in.Tag()) != nil:
+		return "the machine is there already"
+	case counted >= most && !p.Off.Ceiling:
+		return fmt.Sprintf("there are %d machines already, of at most %d", counted, most)
+	}
+	return ""
+}
+
+// machine is a machine of the list by its ID; nil: it is not there.
+func (l ListReading) machine(id string) *Listed {
+	for i := range l.Machines {
+		if l.Machines[i].ID == id {
+			return &l.Machines[i]
+		}
+	}
+	return nil
+}
+
+// tagged is a machine of the list by a tag; nil: there is none.
+func (l ListReading) tagged(tag string) *Listed {
+	for i := range l.Machines {
+		if slices.Contains(l.Machines[i].Tags, tag) {
+			return &l.Machines[i]
+		}
+	}
+	return nil
+}
