@@ -165,11 +165,12 @@ func (n *node) run(ctx context.Context) (err error) {
 		return errors.Join(err, g.Wait())
 	}
 	loop, err := reconcile.New(reconcile.Config{
-		Policy: n.policy, Next: decide.Next, Now: boottime.Now, Machine: me.machine, Private: me.private, Public: me.public, Boot: bootID(),
+		Policy: n.policy, Next: decide.Next, Now: boottime.Now, Machine: me.machine, Tag: n.roster.Cluster, Private: me.private, Public: me.public, Boot: bootID(),
 		MemoryFile: filepath.Join(n.cfg.State, "sidecar.json"), PeersFile: filepath.Join(n.cfg.State, "peers.json"),
 		Peers: n.cfg.Peers, Port: p.port, LeaveWithin: leaveWithin, Log: n.log,
 	}, world)
 	if err == nil {
+		p.loop = loop
 		err = p.serve(work, g, loop)
 	}
 	if err != nil {

@@ -61,7 +61,7 @@ func (b *book) Read(ctx context.Context) (reconcile.LedgerReading, error) {
 	for node, meta := range r.Beats {
 		beats[node] = meta.Modified.String()
 	}
-	return reconcile.LedgerReading{Duties: r.Duties, Tie: r.Tie, Claims: r.Claims, Beats: beats}, nil
+	return reconcile.LedgerReading{Duties: r.Duties, Tie: r.Tie, Claims: r.Claims, Beats: beats, Intents: r.Intents, Hired: r.Hired}, nil
 }
 
 // taken tells the loop in its own word that somebody was first.
@@ -82,6 +82,23 @@ func (b *book) ClaimTie(ctx context.Context, t cluster.Tie) error {
 
 func (b *book) ClaimIdentity(ctx context.Context, c cluster.Claim) error {
 	return taken(b.Ledger.ClaimIdentity(ctx, c))
+}
+
+func (b *book) WriteIntent(ctx context.Context, i cluster.Intent) error {
+	return taken(b.Ledger.WriteIntent(ctx, i))
+}
+
+func (b *book) WriteCall(ctx context.Context, c cluster.Call) error {
+	return taken(b.Ledger.WriteCall(ctx, c))
+}
+
+func (b *book) WriteClosing(ctx context.Context, c cluster.Closing) error {
+	return taken(b.Ledger.WriteClosing(ctx, c))
+}
+
+func (b *book) History(ctx context.Context, node string) (map[string]bool, map[string]uint64, error) {
+	h, err := b.Ledger.History(ctx, node)
+	return h.Nonces, h.Claims, err
 }
 
 func (b *book) Beat(ctx context.Context, h reconcile.Heartbeat) error {

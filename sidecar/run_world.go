@@ -39,6 +39,8 @@ type parts struct {
 	port      uint16 // of everybody's beats
 	book      *book  // nil: there is no ledger
 	clock     wallclock.Clock
+	loop      *reconcile.Loop // set before it runs
+	joinPort  uint16          // of everybody
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.
@@ -71,6 +73,9 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	}
 	if p.book != nil { // an interface that holds nothing is not nil
 		w.Ledger = p.book
+	}
+	if w.Provider != nil && w.Ledger != nil {
+		w.Hire = p.hiring
 	}
 	if w.Zones, err = p.zones(); err != nil {
 		return reconcile.World{}, err

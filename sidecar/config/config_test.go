@@ -38,7 +38,7 @@ secrets: /srv/secrets.age
 cluster_key_file: /srv/key
 state: /srv/state
 socket: /srv/state/sock
-listen: {beats: "10.0.0.1:7000", admin: none, names: "127.0.0.1:53", metrics: "[::1]:9100"}
+listen: {beats: "10.0.0.1:7000", admin: none, join: ":7", names: "127.0.0.1:53", metrics: "[::1]:9100"}
 machine_id: 12345
 metadata: none
 provider: {endpoint: http://10.77.0.1:8000}
@@ -52,7 +52,7 @@ log_level: debug
 	}
 	want := Config{
 		Node: "web1", Roster: "/srv/roles.yaml", Secrets: "/srv/secrets.age", ClusterKeyFile: "/srv/key", State: "/srv/state", Socket: "/srv/state/sock",
-		Listen: Listen{Beats: "10.0.0.1:7000", Names: "127.0.0.1:53", Metrics: "[::1]:9100"},
+		Listen: Listen{Beats: "10.0.0.1:7000", Join: ":7", Names: "127.0.0.1:53", Metrics: "[::1]:9100"},
 		Peers: map[string]netip.AddrPort{
 			"web2": netip.MustParseAddrPort("10.0.0.2:7000"), "lb1": netip.MustParseAddrPort("[fd00::1]:7"), "lb2": netip.MustParseAddrPort("[fd00::2]:7000"),
 		},

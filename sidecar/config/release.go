@@ -61,6 +61,9 @@ func (c Config) ReadRoster() (role.Roster, error) {
 	return role.Parse(path, data)
 }
 
+// Membership is the directory of what this node got by joining.
+func (c Config) Membership() string { return c.State }
+
 // ReadSecrets opens the sealed bundle with the identity in State, and lays the key of ClusterKeyFile over it. Where there
 // is a ClusterKeyFile, there need not be a bundle: the one returned then has nothing else.
 func (c Config) ReadSecrets() (secrets.Bundle, error) {

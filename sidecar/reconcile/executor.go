@@ -190,6 +190,8 @@ func timeout(a decide.Action) time.Duration {
 		return 2 * time.Second
 	case decide.ReadLedger, decide.ReadHolder, decide.ReadMachine, decide.ReadZone:
 		return 5 * time.Second
+	case decide.Create:
+		return hireTimeout
 	case decide.PrimaryUnits:
 		return 100 * time.Second // systemd's own limit for a start is 90 s (systemd.service(5), TimeoutStartSec=)
 	}
@@ -202,7 +204,7 @@ func pause(a decide.Action) time.Duration {
 	switch a.(type) {
 	case decide.LinkAddress, decide.CountSockets:
 		return 20 * time.Millisecond
-	case decide.ReadMachine, decide.AssignReserved, decide.UpdateZone, decide.StartDrain:
+	case decide.ReadMachine, decide.ReadList, decide.PowerOff, decide.Create, decide.Delete, decide.AssignReserved, decide.UpdateZone, decide.StartDrain:
 		return time.Second // MachineReading.Same counts answers a second apart
 	case decide.ReadHolder, decide.ReadZone:
 		return 250 * time.Millisecond

@@ -35,6 +35,7 @@ type incident struct {
 	began    cluster.Instant
 	duties   []string // that the node held, and nobody has taken over yet
 	detail   string
+	told     map[string]bool // phases of the replacement
 }
 
 // follow turns what has changed since the last turn into steps.
@@ -54,7 +55,7 @@ func (c *chronicler) follow(v decide.View, d decide.Decision, p decide.Policy, w
 		if verdict.State != decide.Failed || heard == 0 || c.open[k] != nil {
 			continue // who was never heard was not lost on our watch
 		}
-		in := &incident{id: at(heard).UTC().Format("20060102T150405Z") + "-" + k, role: roleOf(p, k), began: heard}
+		in := &incident{id: at(heard).UTC().Format("20060102T150405Z") + "-" + k, role: roleOf(p, k), began: heard, told: map[string]bool{}}
 		for _, h := range v.Peers[k].Said.Holds {
 			if h.State == cluster.Held || h.State == cluster.Offered {
 				in.duties = append(in.duties, h.Duty)
@@ -69,6 +70,9 @@ func (c *chronicler) follow(v decide.View, d decide.Decision, p decide.Policy, w
 		in := c.open[k]
 		if in.taken(v, d, p, k) {
 			steps = append(steps, in.step(k, "taken over", wall, v.Now.Sub(in.began), in.detail))
+		}
+		for _, phase := range in.replaced(v, k) {
+			steps = append(steps, in.step(k, phase.name, wall, v.Now.Sub(in.began), phase.detail))
 		}
 		if whole {
 			steps = append(steps, in.step(k, "redundant", wall, v.Now.Sub(in.began), "every node serves again"))
@@ -104,6 +108,36 @@ func (in *incident) taken(v decide.View, d decide.Decision, p decide.Policy, los
 	}
 	in.duties, in.detail = nil, by[:len(by)-2]
 	return true
+}
+
+// phase is something that a replacement has come to.
+type phase struct {
+	name, detail string
+	so           bool
+}
+
+// replaced lists, each once, the phases that a replacement of the lost node has come to.
+func (in *incident) replaced(v decide.View, k string) []phase {
+	i, c, m := v.Ledger.Intents[k], v.Ledger.Claims[k], v.Machines[k]
+	if !i.Open() || i.Machine == "" {
+		return nil
+	}
+	joined := c.Epoch > i.Replaces && c.Machine != i.Machine
+	said := v.Peers[k].Said
+	there := joined && said.Claim == c.Epoch
+	var all []phase
+	for _, p := range []phase{
+		{"fenced", "machine " + i.Machine + " is off or gone", m.ID == i.Machine && (m.Power == cluster.PowerOff || m.Power == cluster.PowerGone)},
+		{"created", "the provider was asked for a new machine", i.Called > 0},
+		{"booted", "machine " + c.Machine + " is up and has joined as " + k, joined},
+		{"applied", "its role is applied", there && said.Phase >= cluster.Applied},
+	} {
+		if p.so && !in.told[p.name] {
+			in.told[p.name] = true
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 func (in *incident) step(node, phase string, at time.Time, took time.Duration, detail string) IncidentStep {

@@ -22,6 +22,14 @@ type Ledger interface {
 	WriteDuty(ctx context.Context, r cluster.DutyRecord) error
 	ClaimTie(ctx context.Context, t cluster.Tie) error
 	ClaimIdentity(ctx context.Context, c cluster.Claim) error
+	// WriteIntent, WriteCall, WriteClosing and Tombstone create the objects of a replacement. After any error of WriteCall the
+	// provider must not be asked.
+	WriteIntent(ctx context.Context, i cluster.Intent) error
+	WriteCall(ctx context.Context, c cluster.Call) error
+	WriteClosing(ctx context.Context, c cluster.Closing) error
+	Tombstone(ctx context.Context, node string, epoch uint64) error
+	// History is every nonce of a node's intents, and the newest epoch of each machine that has claimed it.
+	History(ctx context.Context, node string) (nonces map[string]bool, claims map[string]uint64, err error)
 	// Beat renews this node's heartbeat object.
 	Beat(ctx context.Context, b Heartbeat) error
 	// AppendIncident writes a step, ErrTaken if it is told already. OpenIncident is the ID of the node's newest incident that
@@ -42,7 +50,10 @@ type LedgerReading struct {
 	Duties map[string]cluster.DutyRecord // the highest epoch of each duty
 	Tie    cluster.Tie                   // the newest
 	Claims map[string]cluster.Claim      // the newest of each node
-	Beats  map[string]string             // of each node's heartbeat object; it differs after every writing
+	// Intents are the newest replacement of each node, Hired the ages of all intents of the last day.
+	Intents map[string]cluster.Intent
+	Hired   []time.Duration
+	Beats   map[string]string // of each node's heartbeat object; it differs after every writing
 }
 
 // What a Ledger's errors may be.
@@ -99,6 +110,7 @@ func (l *Loop) readLedger(ctx context.Context) error {
 			}
 		}
 		g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims, g.Stale = sent, false, r.Duties, r.Tie, r.Claims, stale
+		g.Intents, g.Hired = r.Intents, r.Hired
 		own := r.Claims[l.cfg.Policy.Self]
 		if v.Claim.Mine && own.Epoch < v.Claim.Epoch && sent < v.Claim.At {
 			return // the question was on its way before our claim was written: it says nothing of it

@@ -30,11 +30,14 @@ type fakeLedger struct {
 	tie     cluster.Tie
 	beats   map[string]string
 	steps   []IncidentStep
+	intents map[string]cluster.Intent
+	called  map[string]cluster.Call
 	late    func() // happens after a reading was made and before its answer arrives; nil: nothing
 }
 
 func newFakeLedger(w *world) *fakeLedger {
-	return &fakeLedger{world: w, claims: map[string]cluster.Claim{}, duties: map[string]cluster.DutyRecord{}, beats: map[string]string{}}
+	return &fakeLedger{world: w, claims: map[string]cluster.Claim{}, duties: map[string]cluster.DutyRecord{}, beats: map[string]string{},
+		intents: map[string]cluster.Intent{}, called: map[string]cluster.Call{}}
 }
 
 func (f *fakeLedger) change(c func(f *fakeLedger)) {
@@ -67,7 +70,7 @@ func (f *fakeLedger) SelfTest(ctx context.Context) error {
 
 func (f *fakeLedger) Read(ctx context.Context) (r LedgerReading, err error) {
 	err = f.ask(ctx, "read ledger", func() error {
-		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats)}
+		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats), Intents: maps.Clone(f.intents)}
 		return nil
 	})
 	if f.late != nil {
@@ -104,6 +107,55 @@ func (f *fakeLedger) ClaimIdentity(ctx context.Context, c cluster.Claim) error {
 		f.claims[c.Node] = c
 		return nil
 	})
+}
+
+func (f *fakeLedger) WriteIntent(ctx context.Context, i cluster.Intent) error {
+	return f.ask(ctx, "intent "+i.Node, func() error {
+		if f.intents[i.Node].N >= i.N {
+			return ErrTaken
+		}
+		f.intents[i.Node] = i
+		return nil
+	})
+}
+
+func (f *fakeLedger) WriteCall(ctx context.Context, c cluster.Call) error {
+	return f.ask(ctx, "call "+c.Node, func() error {
+		if _, there := f.called[c.Node]; there {
+			return ErrTaken
+		}
+		f.called[c.Node] = c
+		i := f.intents[c.Node]
+		i.Called = 1
+		f.intents[c.Node] = i
+		return nil
+	})
+}
+
+func (f *fakeLedger) WriteClosing(ctx context.Context, c cluster.Closing) error {
+	return f.ask(ctx, fmt.Sprintf("%s %s", c.Outcome, c.Node), func() error {
+		i := f.intents[c.Node]
+		i.Closed = c
+		f.intents[c.Node] = i
+		return nil
+	})
+}
+
+func (f *fakeLedger) Tombstone(ctx context.Context, node string, epoch uint64) error {
+	return f.ask(ctx, "tombstone "+node, func() error {
+		c := f.claims[node]
+		c.Tombstoned = c.Epoch == epoch
+		f.claims[node] = c
+		return nil
+	})
+}
+
+func (f *fakeLedger) History(ctx context.Context, node string) (nonces map[string]bool, claims map[string]uint64, err error) {
+	err = f.ask(ctx, "history", func() error {
+		nonces, claims = map[string]bool{f.intents[node].Nonce: true}, map[string]uint64{f.claims[node].Machine: f.claims[node].Epoch}
+		return nil
+	})
+	return nonces, claims, err
 }
 
 func (f *fakeLedger) Beat(ctx context.Context, _ Heartbeat) error {

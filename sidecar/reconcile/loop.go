@@ -25,6 +25,8 @@ type Config struct {
 	// Machine is the provider's ID of this machine, or, where there is no provider, anything that no other machine has. Empty:
 	// there is no ledger either, which keeps it with the identity claims.
 	Machine string
+	// Tag marks the cluster's machines at the provider.
+	Tag string
 	// Private and Public are this machine's own addresses. Invalid: not known.
 	Private, Public netip.Addr
 	// Boot tells one boot of the machine from another (random(4), boot_id).
@@ -73,6 +75,7 @@ type Loop struct {
 	beats    heartbeats
 	book     peerBook
 	steps    steps
+	seen     machines // belongs to readList, one of which runs at a time
 	claimNow hurry
 	tale     chronicler // belongs to the loop, as named does
 	named    map[string][]netip.Addr
@@ -254,6 +257,7 @@ func (l *Loop) noticeGap(now cluster.Instant) {
 func (l *Loop) observe(now cluster.Instant) (decide.View, uint64) {
 	v, version := l.board.look()
 	v.Now, v.Started = now, l.started
+	v.Nonce = randomHex()
 	v.Private, v.Public = l.cfg.Private, l.cfg.Public
 	if l.world.Provider != nil {
 		v.Machine = l.cfg.Machine // an ID that nobody can be asked about is for the claim alone

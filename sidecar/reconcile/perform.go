@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
@@ -36,6 +37,20 @@ func (l *Loop) perform(ctx context.Context, a decide.Action) error {
 		return l.writeDuty(ctx, a)
 	case decide.ClaimTie:
 		return l.claimTie(ctx, a)
+	case decide.ReadList:
+		return l.readList(ctx)
+	case decide.OpenIntent:
+		return l.openIntent(ctx, a)
+	case decide.Tombstone:
+		return l.tombstone(ctx, a)
+	case decide.PowerOff:
+		return l.powerOff(ctx, a)
+	case decide.Create:
+		return l.create(ctx, a)
+	case decide.Delete:
+		return l.deleteMachine(ctx, a)
+	case decide.CloseIntent:
+		return l.closeIntent(ctx, a)
 	case decide.ReadZone:
 		return l.readZone(ctx, a.Zone)
 	case decide.UpdateZone:
@@ -128,7 +143,7 @@ func (l *Loop) readMachine(ctx context.Context, a decide.ReadMachine) error {
 		return fmt.Errorf("ask for machine %s of %s: %w", a.Machine, a.Node, err)
 	}
 	l.board.put(func(v *decide.View) {
-		r := decide.MachineReading{ID: a.Machine, Power: m.Power, At: sent, Same: 1}
+		r := decide.MachineReading{ID: a.Machine, Power: m.Power, At: sent, Same: 1, Name: m.Name, Ours: slices.Contains(m.Tags, l.cfg.Tag)}
 		if was := v.Machines[a.Node]; was.ID == r.ID && was.Power == r.Power {
 			r.Same = was.Same + 1 // pause keeps them a second apart
 		}

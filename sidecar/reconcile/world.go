@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"understudy/sidecar/cloud"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 )
@@ -30,6 +31,8 @@ type World struct {
 	Here func(ctx context.Context, address netip.Addr) (bool, error)
 	// Zones are the places where names are published, by decide.Zone's key.
 	Zones map[string]Zone
+	// Hire says what a node's new machine shall be: all but its name and its intent's tag.
+	Hire func(node string) (cloud.Hiring, error)
 	// Drain tells a role's services to finish their connections.
 	Drain func(ctx context.Context, role string) error
 	// Names takes what the loopback name server shall answer: names relative to <cluster>.internal.
@@ -79,6 +82,10 @@ type Units interface {
 type Provider interface {
 	List(ctx context.Context) ([]cluster.Machine, error)
 	Get(ctx context.Context, id string) (cluster.Machine, error)
+	// PowerOff, Create and Delete are cloud.Provider's.
+	PowerOff(ctx context.Context, id, name string) error
+	Create(ctx context.Context, h cloud.Hiring) (cluster.Machine, error)
+	Delete(ctx context.Context, id, name string) error
 	// AssignAddress returns when the request was accepted; who has the address then is for Holder to say.
 	AssignAddress(ctx context.Context, address netip.Addr, id string) error
 	Holder(ctx context.Context, address netip.Addr) (cluster.AddressHolder, error)

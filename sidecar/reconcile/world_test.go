@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"understudy/sidecar/cloud"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 )
@@ -169,7 +171,27 @@ func (p fakeProvider) List(ctx context.Context) ([]cluster.Machine, error) {
 }
 
 func (p fakeProvider) Get(ctx context.Context, id string) (cluster.Machine, error) {
-	return cluster.Machine{ID: id, Power: cluster.PowerGone}, p.call(ctx, "get %s", id)
+	err := p.call(ctx, "get %s", id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.machines {
+		if m.ID == id {
+			return m, err
+		}
+	}
+	return cluster.Machine{ID: id, Power: cluster.PowerGone}, err
+}
+
+func (p fakeProvider) PowerOff(ctx context.Context, id, name string) error {
+	return p.call(ctx, "power off %s %s", id, name)
+}
+
+func (p fakeProvider) Create(ctx context.Context, h cloud.Hiring) (cluster.Machine, error) {
+	return cluster.Machine{}, p.call(ctx, "create %s %s", h.Name, strings.Join(h.Tags, " "))
+}
+
+func (p fakeProvider) Delete(ctx context.Context, id, name string) error {
+	return p.call(ctx, "delete %s %s", id, name)
 }
 
 func (p fakeProvider) AssignAddress(ctx context.Context, a netip.Addr, id string) error {

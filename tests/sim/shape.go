@@ -74,6 +74,7 @@ func policies(s shape) []decide.Policy {
 	var all []decide.Policy
 	for _, name := range r.Nodes() {
 		p, err := decide.New(name, r)
+		p.Hire = nil // this world has no provider that creates machines
 		if err != nil {
 			panic(fmt.Sprintf("shape %s: %v", s.name, err))
 		}
