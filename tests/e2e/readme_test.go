@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -75,6 +76,12 @@ func TestReadmeCommandsDoWhatTheySay(t *testing.T) {
 		"sudo build/understudy status --local demo":        func(out string) error { return contains(out, "lb1", "primary", "8 of 8 members heard") },
 		"sudo build/understudy switchover lb --local demo": func(out string) error { return soon(blog) },
 		"sudo build/understudy local destroy lb1":          func(out string) error { return soon(blog) }, // lb2 has the duty, or takes it
+		"sudo build/understudy incidents --local demo": func(string) error {
+			return soon(func() error { // whoever coordinates now writes it down in a second
+				out, err := try(t, "incidents", "--local", name)
+				return errors.Join(err, contains(out, "lb1 (lb) was lost", "taken over"))
+			})
+		},
 		"make down": func(out string) error {
 			if left := leftovers(t, name); len(left) > 0 {
 				return fmt.Errorf("there is still %s", strings.Join(left, "; "))
