@@ -41,8 +41,10 @@ func (t *turn) replace() {
 	}
 	if len(lost)+len(h.busy) > 0 || h.anyOpen() {
 		if why := h.unable(); why != "" {
-			for _, l := range lost {
-				t.blocked("replacement of "+l.node, why)
+			for _, k := range t.p.hireOrder() {
+				if t.Ledger.Intents[k].Open() || slices.ContainsFunc(lost, func(l loss) bool { return l.node == k }) {
+					t.blocked("replacement of "+k, why)
+				}
 			}
 			return
 		}

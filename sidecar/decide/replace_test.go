@@ -209,6 +209,21 @@ func TestNothingIsReplacedWithoutTheLedgerOrWhilePaused(t *testing.T) {
 	}
 }
 
+func TestAReplacementThatCannotGoOnSaysWhy(t *testing.T) {
+	g, c := healing(t, three)
+	c.after = func(what string) { g.ledgerAway = g.ledgerAway || what == "tombstone lb3" }
+	g.nodes["lb3"].dead = true
+	g.run(30 * time.Second)
+	if last := c.did[len(c.did)-1]; last != "tombstone lb3" {
+		t.Errorf("without the ledger: did %q", c.did)
+	}
+	if !slices.ContainsFunc(g.nodes["lb1"].out.Blocked, func(b Blocked) bool { return b.What == "replacement of lb3" }) {
+		t.Errorf("nobody says why it does not go on: %v", g.nodes["lb1"].out.Blocked)
+	}
+	g.ledgerAway = false
+	c.heals(t, time.Minute)
+}
+
 // A node that was given up and comes back before it was fenced keeps its machine, if it is the first to claim.
 func TestAnOldMachineThatClaimsAgainEndsTheReplacement(t *testing.T) {
 	g, c := healing(t, three)

