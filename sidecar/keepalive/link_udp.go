@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -14,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// udpLink is a UDP socket, read by one goroutine and written by one.
+// udpLink is a UDP socket, read by one goroutine and written by any.
 //
 // Its system calls never wait, so they are made without telling the scheduler. Told, it would wake its monitor thread for each
 // datagram of a process that is otherwise asleep: with eight members that was half of all context switches, and a sixth of
@@ -30,6 +31,7 @@ type udpLink struct {
 		err    error
 	}
 	from      unix.RawSockaddrAny
+	writing   sync.Mutex // of out, to4 and to6: the reader writes answers while the sender writes beats
 	to4       unix.RawSockaddrInet4
 	to6       unix.RawSockaddrInet6
 	recv, put func(fd uintptr) bool
@@ -84,6 +86,8 @@ func (l *udpLink) recvfrom(fd uintptr) bool {
 
 // write sends a datagram, or fails if the socket has no room for it.
 func (l *udpLink) write(packet []byte, to netip.AddrPort) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	a := to.Addr()
 	switch {
 	case len(packet) == 0 || !a.IsValid() || a.Zone() != "" || !l.six && !a.Unmap().Is4():

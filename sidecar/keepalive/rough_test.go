@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"understudy/bootstrap/secrets"
 	"understudy/sidecar/cluster"
 )
@@ -164,6 +166,41 @@ func TestADatagramToNowhereIsAnErrorOfItsOwn(t *testing.T) {
 	}
 	if _, _, err := l.read(packet); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("closed: %v", err)
+	}
+}
+
+// The reader of a mesh writes answers while its sender writes beats.
+func TestALinkIsWrittenByMany(t *testing.T) {
+	sockets := make([]*net.UDPConn, 3)
+	for i := range sockets {
+		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		sockets[i] = conn
+	}
+	l := newLink(sockets[0])
+	var g errgroup.Group
+	for i, conn := range sockets[1:] {
+		to, mark, packet := conn.LocalAddr().(*net.UDPAddr).AddrPort(), []byte{byte(i)}, make([]byte, 10)
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		g.Go(func() error {
+			for range 5000 {
+				if err := l.write(mark, to); err != nil {
+					return err
+				}
+				if n, _, err := conn.ReadFrom(packet); err != nil || !bytes.Equal(packet[:n], mark) {
+					return fmt.Errorf("socket %d received %v, %w", i, packet[:n], err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 
