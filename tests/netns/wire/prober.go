@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type Prober struct {
 	began   time.Time
 	stop    chan struct{}
 	ended   sync.WaitGroup
+	asked   atomic.Int64 // probes sent
 
 	mu      sync.Mutex
 	answers []Answer
@@ -99,6 +101,7 @@ func (p *Prober) ask() {
 		// A full queue loses a probe, as a network does.
 		_, _ = unix.Write(p.raw, p.arp(n))
 		_ = unix.Sendto(p.icmp, echo(uint16(n)), 0, &unix.SockaddrInet4{Addr: p.address.As4()})
+		p.asked.Add(1)
 	}
 }
 
@@ -250,12 +253,18 @@ func (p *Prober) AtRest(d, within time.Duration) string {
 	return now
 }
 
-// Silent waits until nobody has answered for 50 ms.
+// Silent waits until nobody has answered fifty probes in a row. Probes are counted, not time: a machine that halts asks nothing.
 func (p *Prober) Silent(within time.Duration) {
 	p.t.Helper()
+	since, asked := time.Now(), p.asked.Load()
 	Eventually(p.t, within, func() error {
-		if n := len(p.Answers(time.Now().Add(-50 * time.Millisecond))); n > 0 {
-			return fmt.Errorf("%d answers in the last 50ms", n)
+		n := p.asked.Load()
+		if answers := len(p.Answers(since)); answers > 0 {
+			since, asked = time.Now(), n
+			return fmt.Errorf("%d answers", answers)
+		}
+		if n-asked < 50 {
+			return fmt.Errorf("only %d probes went without an answer", n-asked)
 		}
 		return nil
 	})
