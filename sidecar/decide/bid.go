@@ -30,12 +30,28 @@ func (t *turn) bid(d duty, s *Duty) {
 // ask begins a bid, which starts with this node's own promise.
 func (t *turn) ask(d duty, s *Duty) {
 	why := t.describe(d, s)
-	s.Bid, s.Since = t.lasting.Epochs[d.name]+1, t.Now
 	s.BidLease = t.reach() < t.p.majority()
+	s.Bid, s.Since = nextEpoch(t.lasting.Epochs[d.name], s.BidLease), t.Now
 	t.follow(d, s, t.p.Self, s.Bid, s.BidLease)
 	if !acting(s.Hold.State) {
 		s.Hold = cluster.Hold{}
 		t.note(NoteSuspect, t.p.Self, d.name, fmt.Sprintf("asking for %s under epoch %d: %s", d.title(), s.Bid, why))
+	}
+}
+
+// leaseEpochs are the epochs that the ledger gives: every eighth. The others are a majority's. So a member that is cut off from a
+// majority's newest epoch, which the ledger may not know yet, never asks the ledger for the same one.
+const leaseEpochs = 8
+
+// nextEpoch is the first of its kind above the highest one that is known.
+func nextEpoch(known uint64, lease bool) uint64 {
+	switch next := known + 1; {
+	case lease:
+		return (known/leaseEpochs + 1) * leaseEpochs
+	case next%leaseEpochs == 0:
+		return next + 1
+	default:
+		return next
 	}
 }
 

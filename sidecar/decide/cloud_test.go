@@ -137,6 +137,9 @@ func (c *rigCloud) act(n *rigNode, a Action) {
 			c.done("intent %d for %s by %s", a.Intent.N, a.Intent.Node, n.name)
 		}
 	case Tombstone:
+		if m := c.machines[a.Machine]; a.Off && m != nil && m.Power != cluster.PowerOff {
+			return
+		}
 		if claim := g.claims[a.Node]; ours(a.Expect) && claim.Epoch == a.Epoch && !claim.Tombstoned {
 			claim.Tombstoned = true
 			g.claims[a.Node] = claim

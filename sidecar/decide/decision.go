@@ -153,12 +153,13 @@ type OpenIntent struct {
 	Intent cluster.Intent
 }
 
-// Tombstone ends an identity claim.
+// Tombstone ends an identity claim, which is Machine's. Off: only if the provider still calls that machine off or gone.
 type Tombstone struct {
 	Reason
-	Expect Expect
-	Node   string
-	Epoch  uint64
+	Expect        Expect
+	Node, Machine string
+	Epoch         uint64
+	Off           bool
 }
 
 // PowerOff cuts the power of a machine that is not its node any more: the one of the claim Claim, which has a tombstone, or one
@@ -209,6 +210,14 @@ type UpdateZone struct {
 	Want   []cluster.Record
 }
 
+// Key names what the action is about. Tries after the first are begun one after the other, so that each is counted before the next.
+func (a OpenIntent) Key() string {
+	if a.Intent.Try > 1 {
+		return "intent for another try"
+	}
+	return "intent for " + a.Intent.Node
+}
+
 // Key names what the action is about.
 func (a Gate) Key() string           { return "gate " + a.Role }
 func (a LinkAddress) Key() string    { return "link address " + a.Role }
@@ -222,7 +231,6 @@ func (a ReadLedger) Key() string     { return "ledger" }
 func (a WriteDuty) Key() string      { return fmt.Sprintf("epoch %d of %s", a.Record.Epoch, a.Record.Duty) }
 func (a ClaimTie) Key() string       { return fmt.Sprintf("tie %d", a.Tie.N) }
 func (a ReadList) Key() string       { return "list of machines" }
-func (a OpenIntent) Key() string     { return "intent for " + a.Intent.Node }
 func (a Tombstone) Key() string      { return "tombstone of " + a.Node }
 func (a PowerOff) Key() string       { return "power of machine " + a.Machine }
 func (a Create) Key() string         { return "machine for " + a.Intent.Node }

@@ -20,6 +20,8 @@ type hiring struct {
 	alone bool   // the duty is held by the ledger's word: this side is no majority
 	// busy are the nodes with an open intent whose old machine the provider does not know to be gone.
 	busy []string
+	// opening is how many intents this turn opens.
+	opening int
 }
 
 // replace looks at every member.
@@ -57,7 +59,7 @@ func (t *turn) replace() {
 	for _, l := range lost {
 		h.open(l)
 	}
-	h.collect(len(lost) == 0)
+	h.collect()
 }
 
 // hireOrder are the members that have machines of roles, each role after those it needs.
@@ -120,12 +122,12 @@ const (
 	firstRetry, mostRetry = 5 * time.Minute, 30 * time.Minute
 	mostTries             = 3
 	forgetTries           = 24 * time.Hour
-	// mostKept are the machines that are kept off for their data and not counted into the ceiling.
+	// mostKept are the machines that were nodes, are off, and are not counted into the ceiling.
 	mostKept = 3
 )
 
 // hourly is how many machines may be created in an hour: every node once, and every try of the node that fails most.
-func (p Policy) hourly() int { return len(p.Nodes) + mostTries }
+func (p Policy) hourly() int { return len(p.hireOrder()) + mostTries }
 
 // loss is a node that needs a new machine.
 type loss struct {
@@ -156,10 +158,15 @@ func (h *hiring) lost(k string) loss {
 		return loss{node: k, why: "the provider says that its machine is gone", free: true}
 	}
 	if h.alone {
-		if h.gone(k) {
+		switch {
+		case !h.gone(k):
+			h.blocked(what, "this side of the cluster is no majority, and the provider does not say twice that the machine is off or gone")
+		case !h.lately(k): // it may have been switched on
+			h.ask(k)
+			h.blocked(what, "the provider is asked once more whether its machine is off")
+		default:
 			return loss{node: k, why: "the provider says that its machine is off"}
 		}
-		h.blocked(what, "this side of the cluster is no majority, and the provider does not say twice that the machine is off or gone")
 		return loss{}
 	}
 	if n := h.unheard(k); n < h.p.majority() && !h.p.Off.Verdicts {
@@ -215,10 +222,17 @@ func (h *hiring) askFor(k string) {
 		every = 5 * time.Second
 	}
 	if h.Now.Since(h.Machines[k].At) >= every || h.Machines[k].ID != id {
-		h.act(ReadMachine{Reason: Reason(fmt.Sprintf("%s is silent; is its machine there?", k)), Node: k, Machine: id})
+		h.ask(k)
 	}
 	h.in(every)
 }
+
+func (h *hiring) ask(k string) {
+	h.act(ReadMachine{Reason: Reason(fmt.Sprintf("%s is silent; is its machine there?", k)), Node: k, Machine: h.machineOf(k)})
+}
+
+// lately says that the provider's answer about a member's machine is new enough to act on where nobody else confirms it.
+func (h *hiring) lately(k string) bool { return h.Now.Since(h.Machines[k].At) <= 5*time.Second }
 
 // open begins a replacement, if that may be.
 func (h *hiring) open(l loss) {
@@ -238,11 +252,11 @@ func (h *hiring) open(l loss) {
 	case try > 1 && since < retryAfter(try) && !h.p.Off.Budget:
 		h.in(retryAfter(try) - since)
 		why = fmt.Sprintf("the last try failed because %s; the next one is %s after it", was.Closed.Why, retryAfter(try))
-	case h.hiredInAnHour() >= h.p.hourly() && !h.p.Off.Budget:
-		why = fmt.Sprintf("%d machines were created within an hour, which is the budget", h.hiredInAnHour())
-	case counted+h.uncreated() > len(h.p.Nodes) && !h.p.Off.Ceiling:
-		why = fmt.Sprintf("there are %d machines already and %d are to come, of at most %d (%d more are kept for their data)",
-			counted, h.uncreated(), len(h.p.Nodes)+1, kept)
+	case h.hiredInAnHour()+h.opening >= h.p.hourly() && !h.p.Off.Budget:
+		why = fmt.Sprintf("%d machines were created within an hour, which is the budget", h.hiredInAnHour()+h.opening)
+	case counted+h.uncreated() >= h.p.mostMachines() && !h.p.Off.Ceiling:
+		why = fmt.Sprintf("there are %d machines already and %d are to come, of at most %d (%d more are off)",
+			counted, h.uncreated(), h.p.mostMachines(), kept)
 	}
 	if why != "" {
 		h.blocked("replacement of "+k, why)
@@ -251,6 +265,7 @@ func (h *hiring) open(l loss) {
 	if !l.free {
 		h.busy = append(h.busy, k)
 	}
+	h.opening++
 	c := h.Ledger.Claims[k]
 	h.act(OpenIntent{
 		Reason: Reason(fmt.Sprintf("%s needs a new machine: %s", k, l.why)), Expect: h.expect(),
@@ -282,9 +297,12 @@ func (h *hiring) hiredInAnHour() int {
 	return n
 }
 
+// mostMachines is how many machines there may be that count: one for every node, and one on its way.
+func (p Policy) mostMachines() int { return len(p.hireOrder()) + 1 }
+
 // uncreated is how many machines open intents may still bring.
 func (h *hiring) uncreated() int {
-	n := 0
+	n := h.opening
 	for _, k := range h.p.hireOrder() {
 		if in := h.Ledger.Intents[k]; in.Open() && h.List.tagged(in.Tag()) == nil {
 			n++
@@ -293,10 +311,10 @@ func (h *hiring) uncreated() int {
 	return n
 }
 
-// count is how many machines are kept off for their data, and how many others there are.
+// count is how many machines are off that were nodes once, and how many others there are.
 func (h *hiring) count() (kept, counted int) {
 	for _, m := range h.List.Machines {
-		if m.Power == cluster.PowerOff && h.mayHaveData(m) && kept < mostKept {
+		if m.Power == cluster.PowerOff && m.Claimed > 0 && kept < mostKept {
 			kept++
 			continue
 		}
@@ -339,6 +357,11 @@ func (h *hiring) bury(k string, in cluster.Intent) {
 		h.blocked("replacement of "+k, why)
 		return
 	}
+	if h.alone && !h.free(k) && (!h.gone(k) || !h.lately(k)) {
+		h.ask(k)
+		h.blocked("replacement of "+k, "this side of the cluster is no majority, and the provider has not said twice, and lately, that the machine is off")
+		return
+	}
 	// The loss may be over since the intent was written, by somebody who saw more.
 	if !h.free(k) && !h.alone && h.unheard(k) < h.p.majority() && !h.p.Off.Verdicts {
 		h.blocked("replacement of "+k, "fewer than a majority say that it is silent now")
@@ -346,6 +369,7 @@ func (h *hiring) bury(k string, in cluster.Intent) {
 	}
 	h.act(Tombstone{
 		Reason: Reason(fmt.Sprintf("machine %s shall not be %s any more: %s", in.Machine, k, in.Why)), Expect: h.expect(), Node: k, Epoch: in.Replaces,
+		Machine: in.Machine, Off: h.alone,
 	})
 }
 
@@ -395,9 +419,13 @@ func (h *hiring) create(k string, in cluster.Intent) {
 	if h.List.tagged(in.Tag()) != nil {
 		return // somebody's call is not in our reading of the ledger yet
 	}
+	if why := h.List.NoRoom(h.p, h.Machine, in, h.p.mostMachines()); why != "" {
+		h.blocked("replacement of "+k, why)
+		return
+	}
 	h.act(Create{
 		Reason: Reason(fmt.Sprintf("%s gets a new machine: %s", k, in.Why)), Expect: h.expect(), Intent: in,
-		Most: len(h.p.Nodes) + 1,
+		Most: h.p.mostMachines(),
 	})
 }
 
@@ -449,11 +477,14 @@ func (h *hiring) parted(k string, in cluster.Intent) bool {
 	if old == nil {
 		return true // a list that lags shows it again, and then it is collected
 	}
-	if old.Power == cluster.PowerOff {
-		h.act(Delete{
-			Reason: Reason(fmt.Sprintf("machine %s was %s, which has another now", in.Machine, k)), Expect: h.expect(),
-			Node: k, Machine: in.Machine,
-		})
+	why := Reason(fmt.Sprintf("machine %s was %s, which has another now", in.Machine, k))
+	switch {
+	case old.Power == cluster.PowerOff:
+		h.act(Delete{Reason: why, Expect: h.expect(), Node: k, Machine: in.Machine})
+	case h.alone && !h.p.Off.Minority:
+		return true // somebody has switched it on again; whoever has a majority collects it
+	default:
+		h.act(PowerOff{Reason: why, Expect: h.expect(), Node: k, Machine: in.Machine})
 	}
 	h.act(ReadList{Reason: Reason("is the old machine of " + k + " deleted?")})
 	return false
@@ -475,9 +506,9 @@ func (h *hiring) close(in cluster.Intent, o cluster.Outcome, machine, why string
 	})
 }
 
-// collect deletes machines of ours that nobody wants: slowly, one at a time, and only while everything is well.
-func (h *hiring) collect(quiet bool) {
-	if !quiet || h.anyOpen() || h.Orders.Pause || !h.Ledger.Sound || h.Ledger.Failing || h.noList(auditEvery) != "" {
+// collect deletes machines of ours that nobody wants: slowly, and one at a time. They may stand in the way of a new one.
+func (h *hiring) collect() {
+	if h.Orders.Pause || !h.Ledger.Sound || h.Ledger.Failing || h.noList(auditEvery) != "" {
 		return
 	}
 	for _, m := range h.List.Machines {
@@ -492,6 +523,13 @@ func (h *hiring) collect(quiet bool) {
 		if wait := m.First.Add(collectAfter); h.Now < wait && !h.p.Off.Collect {
 			h.at(wait)
 			continue
+		}
+		if h.noList(listEvery) != "" {
+			return
+		}
+		if h.alone && m.Power != cluster.PowerOff {
+			h.blocked("machine "+m.ID, fmt.Sprintf("it is not wanted (%s), but it runs, and this side of the cluster is no majority", why))
+			return
 		}
 		if m.Power != cluster.PowerOff {
 			h.act(PowerOff{Reason: Reason(fmt.Sprintf("machine %s is not wanted: %s", m.ID, why)), Expect: h.expect(), Node: m.Name, Machine: m.ID})
@@ -509,6 +547,9 @@ func (h *hiring) unwanted(m Listed) string {
 	}
 	if c, ok := h.Ledger.Claims[m.Name]; ok && c.Machine == m.ID {
 		return ""
+	}
+	if in := h.Ledger.Intents[m.Name]; in.Open() && (m.ID == in.Machine || slices.Contains(m.Tags, in.Tag())) {
+		return "" // its end is that intent's
 	}
 	if !slices.Contains(h.p.hireOrder(), m.Name) {
 		return "" // a node that has left the roster is a person's to remove

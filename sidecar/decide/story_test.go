@@ -393,8 +393,8 @@ func TestMemberWithAStrayPromiseIsWonBack(t *testing.T) {
 	n.m.Promised["lb"] = 7
 	g.run(time.Second)
 	g.check("lb", "lb1")
-	if got := g.nodes["lb1"].m.Duties["lb"].Hold.Epoch; got != 8 {
-		t.Errorf("lb1 holds under epoch %d, want 8, so that lb3 can confirm it", got)
+	if got := g.nodes["lb1"].m.Duties["lb"].Hold.Epoch; got != 9 {
+		t.Errorf("lb1 holds under epoch %d, want 9 (8 is the ledger's to give), so that lb3 can confirm it", got)
 	}
 	if got := strings.Join(g.opened["lb"], " "); got != "lb1" {
 		t.Errorf("the gate was open at %s one after the other, want lb1 only", got)

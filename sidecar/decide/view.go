@@ -123,7 +123,7 @@ type MachineReading struct {
 	ID    string
 	Power cluster.Power
 	At    cluster.Instant
-	// Same is how many answers in a row, at least a second apart, have said Power.
+	// Same is how many answers in a row, at least a second apart, have said Power. A question that failed begins the count anew.
 	Same int
 	// Name is what the provider calls it, and Ours that it has the cluster's tag; both empty for one that is gone.
 	Name string

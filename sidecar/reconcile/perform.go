@@ -140,6 +140,11 @@ func (l *Loop) readMachine(ctx context.Context, a decide.ReadMachine) error {
 	sent := l.cfg.Now()
 	m, err := l.world.Provider.Get(ctx, a.Machine)
 	if err != nil {
+		l.board.put(func(v *decide.View) { // answers that agree must follow each other
+			r := v.Machines[a.Node]
+			r.Same = 0
+			set(&v.Machines, a.Node, r)
+		})
 		return fmt.Errorf("ask for machine %s of %s: %w", a.Machine, a.Node, err)
 	}
 	l.board.put(func(v *decide.View) {

@@ -141,6 +141,11 @@ func (l *Loop) tombstone(ctx context.Context, a decide.Tombstone) error {
 	if c := r.Claims[a.Node]; c.Epoch != a.Epoch {
 		return fmt.Errorf("%w: the newest claim of %s is %d", errStale, a.Node, c.Epoch)
 	}
+	if a.Off {
+		if err := l.stillOff(ctx, a.Node, a.Machine); err != nil {
+			return err
+		}
+	}
 	if err := l.silent(a.Node); err != nil {
 		return err
 	}
@@ -148,6 +153,15 @@ func (l *Loop) tombstone(ctx context.Context, a decide.Tombstone) error {
 		return err
 	}
 	return l.readLedger(ctx)
+}
+
+// stillOff checks that the provider, asked now, calls a node's machine off or gone.
+func (l *Loop) stillOff(ctx context.Context, node, machine string) error {
+	m, err := l.world.Provider.Get(ctx, machine)
+	if err == nil && m.Power != cluster.PowerOff && m.Power != cluster.PowerGone {
+		err = fmt.Errorf("%w: the machine of %s is not off", errStale, node)
+	}
+	return err
 }
 
 // silent checks that a node has not been heard since the decision.
@@ -264,12 +278,8 @@ func refused(err error) bool {
 // mayCreate checks what the provider says: the old machine is off or gone, the list is ours and whole, and there is room in it.
 func (l *Loop) mayCreate(ctx context.Context, a decide.Create) error {
 	if a.Intent.Machine != "" {
-		m, err := l.world.Provider.Get(ctx, a.Intent.Machine)
-		if err != nil {
+		if err := l.stillOff(ctx, a.Intent.Node, a.Intent.Machine); err != nil {
 			return err
-		}
-		if m.Power != cluster.PowerOff && m.Power != cluster.PowerGone {
-			return fmt.Errorf("%w: the old machine of %s is not off", errStale, a.Intent.Node)
 		}
 	}
 	if err := l.readList(ctx); err != nil {

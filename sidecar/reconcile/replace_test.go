@@ -108,9 +108,16 @@ func TestEveryStepOfAReplacementReadsAfreshWhatItAssumes(t *testing.T) {
 			i.Closed.Outcome = cluster.Failed
 			f.intents["web1"] = i
 		}, nil},
-		"create, called already":             {create(), func(f *fakeLedger, _ *rig) { i := web1Intent(); i.Called = 1; f.intents["web1"] = i }, nil},
-		"create, it is there already":        {create(), func(_ *fakeLedger, r *rig) { r.machines[1].Tags = append(r.machines[1].Tags, "intent-"+nonce) }, nil},
-		"create, too many machines":          {create(), func(_ *fakeLedger, r *rig) { r.machines = append(r.machines, r.machines[0], r.machines[0]) }, nil},
+		"create, called already":      {create(), func(f *fakeLedger, _ *rig) { i := web1Intent(); i.Called = 1; f.intents["web1"] = i }, nil},
+		"create, it is there already": {create(), func(_ *fakeLedger, r *rig) { r.machines[1].Tags = append(r.machines[1].Tags, "intent-"+nonce) }, nil},
+		"create, too many machines": {create(), func(_ *fakeLedger, r *rig) {
+			r.machines = append(r.machines, r.machines[0], r.machines[0], r.machines[0])
+		}, nil},
+		"tombstone by a minority, it runs": {decide.Tombstone{Expect: coordinates, Node: "web1", Epoch: 3, Machine: "33", Off: true}, func(f *fakeLedger, r *rig) {
+			noTombstone(f, r)
+			r.machines[1].Power = cluster.PowerOn
+		}, nil},
+		"tombstone by a minority":            {decide.Tombstone{Expect: coordinates, Node: "web1", Epoch: 3, Machine: "33", Off: true}, noTombstone, []string{"tombstone web1"}},
 		"power off":                          {off(), nil, []string{"power off 33 web1"}},
 		"power off, no tombstone":            {off(), noTombstone, nil},
 		"power off, claimed again":           {off(), claimedAgain, nil},

@@ -10,13 +10,24 @@ import (
 
 // cloud is the provider: machines by ID, and the register of reserved addresses.
 type cloud struct {
-	power    map[string]cluster.Power
+	machines []*machine
+	made     int                    // machines so far
+	nonces   uint64                 // given out
+	version  uint64                 // grows with every change of machines
+	asked    []moment               // when machines were asked for
 	register map[string]*assignment // by role
-	away     int                    // faults that keep everybody from the API
-	slow     int                    // faults by which calls take seconds
-	deceives int                    // faults by which an answer is lost after the deed
-	lagging  int                    // faults by which the register is answered from a while ago
-	machines int                    // made so far
+	failed   bool                   // it has had faults that cost tries
+	// Faults of these kinds that are under way.
+	away     int // nobody reaches the API
+	slow     int // calls take seconds
+	deceives int // an answer is lost after the deed
+	lagging  int // the register is answered from a while ago
+	full     int // no machine can be had
+	forgets  int // one that was accepted never comes to be
+	dawdles  int // new machines take minutes, or half an hour
+	partial  int // lists lack some machines
+	strange  int // lists are empty
+	lies     int // a machine that is there is called gone, but not twice in a row
 }
 
 // assignment is the register's entry of one address.
@@ -48,14 +59,26 @@ func (w *world) call(deed func() error, answer func(error)) {
 
 func (w *world) readMachine(n *node, a decide.ReadMachine, done func(error, func(*decide.View))) {
 	sent := n.clock.at(w.now)
-	var power cluster.Power
-	w.call(func() error { power = w.cloud.power[a.Machine]; return nil }, func(err error) {
+	r := decide.MachineReading{ID: a.Machine, At: sent, Same: 1, Power: cluster.PowerGone}
+	w.call(func() error {
+		m := w.machine(a.Machine)
+		if m == nil {
+			return nil
+		}
+		if m.lied ^= 1 << n.i; w.cloud.lies == 0 || m.lied&(1<<n.i) == 0 {
+			r.Power, r.Name, r.Ours = m.power, m.name, slices.Contains(m.tags, tag)
+		}
+		return nil
+	}, func(err error) {
 		if err != nil {
-			done(err, nil)
+			done(err, func(v *decide.View) { // two answers in a row agree
+				was := v.Machines[a.Node]
+				was.Same = 0
+				v.Machines = with(v.Machines, a.Node, was)
+			})
 			return
 		}
 		done(nil, func(v *decide.View) {
-			r := decide.MachineReading{ID: a.Machine, Power: power, At: sent, Same: 1}
 			if was := v.Machines[a.Node]; was.ID == r.ID && was.Power == r.Power {
 				r.Same = was.Same + 1
 			}

@@ -34,15 +34,24 @@ var faults = []fault{
 	{"ragged", 5, 10 * time.Second, (*world).ragged},
 	{"loss", 4, 5 * time.Second, (*world).loss},
 	{"late", 4, 5 * time.Second, (*world).late},
+	{"hang", 6, 20 * time.Minute, (*world).crash},
 	{"half dies", 4, 2 * time.Minute, (*world).halfDies},
 	{"ledger away", 6, 2 * time.Minute, counter(func(w *world) *int { return &w.ledger.away })},
 	{"ledger away for some", 4, 2 * time.Minute, (*world).ledgerForSome},
 	{"ledger slow", 4, time.Minute, counter(func(w *world) *int { return &w.ledger.slow })},
 	{"ledger deceives", 4, time.Minute, counter(func(w *world) *int { return &w.ledger.deceives })},
-	{"provider away", 4, 2 * time.Minute, counter(func(w *world) *int { return &w.cloud.away })},
-	{"provider slow", 4, time.Minute, counter(func(w *world) *int { return &w.cloud.slow })},
-	{"provider deceives", 4, time.Minute, counter(func(w *world) *int { return &w.cloud.deceives })},
+	{"provider away", 4, 2 * time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.away })},
+	{"provider slow", 4, time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.slow })},
+	{"provider deceives", 4, time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.deceives })},
 	{"register lags", 4, time.Minute, counter(func(w *world) *int { return &w.cloud.lagging })},
+	{"no room", 4, 10 * time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.full })},
+	{"machines never come", 3, 10 * time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.forgets })},
+	{"machines dawdle", 3, 10 * time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.dawdles })},
+	{"lists are partial", 3, 10 * time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.partial })},
+	{"lists are empty", 3, 10 * time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.strange })},
+	{"machines seem gone", 3, 2 * time.Minute, counter(func(w *world) *int { w.cloud.failed = true; return &w.cloud.lies })},
+	{"taken away", 2, time.Minute, (*world).takenAway},
+	{"stray", 2, time.Minute, (*world).stray},
 	{"zone away", 3, 2 * time.Minute, counter(func(w *world) *int { return &w.zone.away })},
 	{"unhealthy", 5, time.Minute, (*world).unhealthy},
 	{"clock off", 3, time.Minute, (*world).clockOff},
@@ -111,6 +120,7 @@ func (w *world) strike(f fault, lasts time.Duration) {
 	}
 	w.note("FAULT", f.kind+" for "+lasts.Round(time.Millisecond).String())
 	end, near := f.begin(w)
+	w.cloud.version++ // lists may be wrong from now on
 	for _, n := range near {
 		n.calm = false
 		n.faults++
@@ -122,6 +132,7 @@ func (w *world) strike(f fault, lasts time.Duration) {
 		if end != nil {
 			end()
 		}
+		w.cloud.version++
 		for _, n := range near {
 			n.calm = false
 			n.faults--
@@ -204,19 +215,21 @@ func (w *world) off(n *node) {
 	}
 	n.booted, n.fresh, n.gate = false, true, gate{}
 	n.units.Running, n.units.All = false, false
-	w.cloud.power[n.machine] = cluster.PowerOff
+	if m := w.machine(n.machine); m != nil {
+		m.power = cluster.PowerOff
+		m.boots++
+		w.cloud.version++
+	}
 	w.note(n.name, "is off")
 }
 
 func (w *world) reboot() (func(), []*node) {
 	n := w.victim()
+	m := w.machine(n.machine)
 	w.off(n)
-	machine := n.machine
 	return func() {
-		if n.machine == machine && w.cloud.power[machine] == cluster.PowerOff {
-			n.booted = true
-			w.cloud.power[machine] = cluster.PowerOn
-			w.restart(n)
+		if m != nil {
+			w.switchOn(m)
 		}
 	}, []*node{n}
 }
@@ -224,20 +237,20 @@ func (w *world) reboot() (func(), []*node) {
 func (w *world) destroy() (func(), []*node) {
 	n := w.victim()
 	w.lose(n)
-	if w.chance(0.3) {
-		return nil, []*node{n}
-	}
 	return func() { w.replace(n) }, []*node{n}
 }
 
 func (w *world) lose(n *node) {
-	w.off(n)
-	w.cloud.power[n.machine] = cluster.PowerGone
+	if m := w.machine(n.machine); m != nil {
+		w.remove(m)
+	} else {
+		w.off(n)
+	}
 }
 
-// replace is what the cluster will do one day: tombstone, new machine, which claims the name.
+// replace is what a person does where the cluster cannot: in one without a ledger, and for the beachhead.
 func (w *world) replace(n *node) {
-	if w.cloud.power[n.machine] != cluster.PowerGone {
+	if w.power(n.machine) != cluster.PowerGone || w.shape.ledger && n.own != nil {
 		return
 	}
 	if c, ok := w.ledger.claims[n.name]; ok {
@@ -247,6 +260,41 @@ func (w *world) replace(n *node) {
 	}
 	w.newMachine(n)
 	w.start(n)
+}
+
+// takenAway is a machine that a person uses for something else from now on. Nobody here may touch it.
+func (w *world) takenAway() (func(), []*node) {
+	n := w.victim()
+	m := w.machine(n.machine)
+	if m == nil || n.own == nil {
+		return nil, nil
+	}
+	if n.up {
+		w.kill(n)
+	}
+	w.cloud.failed = true
+	m.foreign, m.name, n.booted = true, "www", false
+	if w.chance(0.5) {
+		m.name, m.tags = n.name, nil
+	}
+	w.cloud.version++
+	return func() { w.lose(n) }, []*node{n}
+}
+
+// stray is a machine too many: of an intent that is long over, or of somebody who uses our tag and a node's name.
+func (w *world) stray() (func(), []*node) {
+	n := pick(w, w.nodes)
+	if n.own == nil {
+		return nil, nil
+	}
+	if w.chance(0.3) {
+		w.made(n.name, tag).foreign = true
+		return nil, nil
+	}
+	nonce := w.nonce()
+	w.ledger.nonces[nonce] = n.name
+	w.made(n.name, tag, cluster.IntentTag+nonce).asks = true
+	return nil, nil
 }
 
 func (w *world) freeze() (func(), []*node) {
@@ -436,12 +484,11 @@ func (w *world) halfDies() (func(), []*node) {
 			}
 			ends = append(ends, func() { w.restart(n) })
 		case 1:
+			m := w.machine(n.machine)
 			w.off(n)
 			ends = append(ends, func() {
-				if w.cloud.power[n.machine] == cluster.PowerOff {
-					n.booted = true
-					w.cloud.power[n.machine] = cluster.PowerOn
-					w.restart(n)
+				if m != nil {
+					w.switchOn(m)
 				}
 			})
 		case 2:

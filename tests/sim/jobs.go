@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -158,10 +159,26 @@ func (w *world) perform(n *node, j *job, a decide.Action) {
 		w.after(5*time.Millisecond, func() { done(nil, nil) })
 	case decide.CountSockets:
 		w.countSockets(n, a, done)
+	case decide.ReadList:
+		w.readList(n, done)
+	case decide.OpenIntent:
+		w.openIntent(n, a, done)
+	case decide.Tombstone:
+		w.tombstone(n, a, done)
+	case decide.PowerOff:
+		w.powerOff(n, a, done)
+	case decide.Create:
+		w.create(n, a, done)
+	case decide.Delete:
+		w.deleteMachine(n, a, done)
+	case decide.CloseIntent:
+		w.closeIntent(n, a, done)
 	case decide.ReadZone:
 		w.readZone(n, a, done)
 	case decide.UpdateZone:
 		w.updateZone(n, a, done)
+	default:
+		panic(fmt.Sprintf("nobody carries out %T", a))
 	}
 }
 
@@ -209,7 +226,7 @@ func with[V any](m map[string]V, key string, value V) map[string]V {
 
 func isReading(a decide.Action) bool {
 	switch a.(type) {
-	case decide.ReadHolder, decide.ReadMachine, decide.ReadLedger, decide.ReadZone, decide.CountSockets:
+	case decide.ReadHolder, decide.ReadMachine, decide.ReadLedger, decide.ReadList, decide.ReadZone, decide.CountSockets:
 		return true
 	}
 	return false
@@ -220,7 +237,7 @@ func pause(a decide.Action) time.Duration {
 	switch a.(type) {
 	case decide.LinkAddress, decide.CountSockets:
 		return 20 * time.Millisecond
-	case decide.ReadMachine, decide.AssignReserved, decide.UpdateZone, decide.StartDrain:
+	case decide.ReadMachine, decide.ReadList, decide.PowerOff, decide.Create, decide.Delete, decide.AssignReserved, decide.UpdateZone, decide.StartDrain:
 		return time.Second
 	case decide.ReadHolder, decide.ReadZone:
 		return 250 * time.Millisecond

@@ -100,7 +100,7 @@ func (w *world) began(n *node, duty string, d, was decide.Duty) {
 		epochs = map[uint64]string{}
 		w.laws.holders[duty] = epochs
 	}
-	if by, taken := epochs[d.Hold.Epoch]; taken && by != n.name && (w.shape.ledger || w.cloud.machines == len(w.nodes)) {
+	if by, taken := epochs[d.Hold.Epoch]; taken && by != n.name && (w.shape.ledger || w.cloud.made == len(w.nodes)) {
 		// Without a ledger nobody tells new machines what the old ones have promised.
 		w.violated("epoch %d of %s has two holders, %s and %s", d.Hold.Epoch, duty, by, n.name)
 	}
@@ -130,6 +130,10 @@ func (w *world) superseded(n *node, duty string) bool {
 		if other.up && acts(other.memory.Duties[duty].Hold.State) && other.memory.Duties[duty].Hold.Epoch > n.memory.Duties[duty].Promise.Epoch {
 			return true
 		}
+	}
+	r := w.ledger.duties[duty]
+	if r.Lease && r.Epoch > n.memory.Duties[duty].Promise.Epoch && w.now < w.named(r.Holder).trouble.add(15*time.Second) {
+		return true // by one that was cut off, and has been read of only now
 	}
 	return n.own != nil && n.own.Name == duty && single(n.own) && w.laws.last[duty] != n
 }
@@ -177,6 +181,7 @@ func (w *world) checkEnd() {
 	if len(w.report_.Violations) == 0 {
 		w.checkSettled()
 		w.checkZone()
+		w.checkWhole()
 	}
 }
 
@@ -248,12 +253,12 @@ func (w *world) possible() bool {
 	for _, n := range w.nodes {
 		if n.up {
 			run++
-		} else if w.cloud.power[n.machine] == cluster.PowerOn {
+		} else if w.power(n.machine) == cluster.PowerOn {
 			elsewhere++
 		}
 	}
 	majority := len(w.nodes)/2 + 1
-	if !w.shape.ledger && w.cloud.machines > len(w.nodes) && run-1 < len(w.nodes)-majority+1 {
+	if !w.shape.ledger && w.cloud.made > len(w.nodes) && run-1 < len(w.nodes)-majority+1 {
 		return false // a new machine has too few to learn from, and nobody else to ask
 	}
 	return run >= majority || w.shape.ledger && elsewhere < majority

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"understudy/sidecar/cluster"
+	"understudy/sidecar/decide"
 )
 
 // The first leap through a quiet time, and the longest. Each one is three times the one before, as long as nothing changes.
@@ -30,7 +31,7 @@ func (w *world) tryLeap() {
 		w.now = max(w.now, min(w.air.next(), w.now)) // the air is emptied a little early
 		w.land(w.air.pop())
 	}
-	by := min(max(w.leap-w.slept, firstLeap/20), w.events.next().sub(w.now)-5*time.Millisecond, moment(Hour).sub(w.now)-time.Millisecond)
+	by := min(max(w.leap-w.slept, firstLeap/20), w.untilHire(), w.events.next().sub(w.now)-5*time.Millisecond, moment(Hour).sub(w.now)-time.Millisecond)
 	if by < firstLeap/20 || !w.quiet() {
 		return
 	}
@@ -45,6 +46,28 @@ func (w *world) tryLeap() {
 	}
 	w.quietUntil = w.now.add(100 * time.Millisecond)
 	w.leap, w.slept = min(3*w.leap, mostLeap), 0
+}
+
+// untilHire bounds a leap while a replacement waits for a time to come.
+func (w *world) untilHire() time.Duration {
+	const soon, later = 2 * time.Second, 30 * time.Second
+	by := mostLeap
+	for _, n := range w.nodes {
+		if !n.up || n.own == nil || !acts(n.memory.Duties[cluster.Coordinator].Hold.State) || !w.shape.ledger {
+			continue
+		}
+		for _, k := range w.nodes {
+			if v := n.memory.Verdicts[k.name]; v.State == decide.Failed && n.clock.at(w.now).Sub(v.Since) < n.policy.Timings.Hold+soon {
+				return soon
+			} else if v.State == decide.Failed || w.isOpen(k.name, k.newest(w)) {
+				by = later
+			}
+		}
+	}
+	if len(w.cloud.machines) > len(w.nodes) {
+		by = min(by, later) // unwanted ones are watched for a while
+	}
+	return by
 }
 
 // quiet says that every node only does over and over what it does.
@@ -164,8 +187,11 @@ func (w *world) keepReadings(n *node, from moment, d cluster.Instant) {
 	v := &n.view
 	if v.Ledger.ReadSent != 0 && !v.Ledger.Failing && w.reaches(n) && n.readVersion == w.ledger.version {
 		v.Ledger.ReadSent += d
-		stale := w.stale(n)
-		v.Ledger.Stale = stale
+		v.Ledger.Stale = w.stale(n)
+		v.Ledger.Intents, v.Ledger.Hired = w.intents(n.clock.when(v.Ledger.ReadSent))
+	}
+	if v.List.At != 0 && w.cloud.away+w.cloud.partial+w.cloud.strange == 0 && n.listVersion == w.cloud.version {
+		v.List.At += d
 	}
 	for key, z := range v.Zones {
 		if z.At != 0 && w.zone.away == 0 && n.zoneVersion == w.zone.version {

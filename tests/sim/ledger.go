@@ -14,8 +14,13 @@ type ledger struct {
 	duties  map[string]cluster.DutyRecord // the highest of each
 	tie     cluster.Tie
 	claims  map[string]cluster.Claim
-	beats   []moment // by node: when its heartbeat object was last renewed; kept up lazily
-	version uint64   // grows with every change
+	// claimants are the newest epochs under which machines have claimed, by ID.
+	claimants map[string]uint64
+	intents   map[string]*intent // the newest of each node
+	nonces    map[string]string  // node, by nonce of any intent
+	hired     []moment           // when intents were written
+	beats     []moment           // by node: when its heartbeat object was last renewed; kept up lazily
+	version   uint64             // grows with every change
 
 	away     int   // faults that keep everybody from it
 	cut      []int // by node, the same for one
@@ -77,8 +82,7 @@ func (w *world) claim(n *node) {
 		c = w.ledger.claims[n.name]
 		if c.Epoch == 0 || c.Tombstoned {
 			c = cluster.Claim{Node: n.name, Epoch: c.Epoch + 1, Machine: n.machine}
-			w.ledger.claims[n.name] = c
-			w.ledger.version++
+			w.claimed(c)
 		}
 	}, func(err error) {
 		if n.starts != starts {
@@ -105,6 +109,13 @@ func (w *world) judgeClaim(n *node, v *decide.View, c cluster.Claim) {
 	switch {
 	case c.Epoch == 0 || c.Tombstoned:
 		v.Claim.Taken = "nobody, it seems, but there is a tombstone"
+		if starts := n.starts; was.Mine { // the loop asks every two seconds
+			w.after(w.between(0, 2*time.Second), func() {
+				if n.starts == starts && !n.view.Claim.Mine {
+					w.claim(n)
+				}
+			})
+		}
 	case c.Machine != n.machine:
 		v.Claim.Taken = "machine " + c.Machine
 	default:
@@ -121,6 +132,7 @@ func (w *world) readLedger(n *node, done func(error, func(*decide.View))) {
 	var version uint64
 	w.request(n, func() {
 		got = decide.Ledger{Duties: maps.Clone(w.ledger.duties), Tie: w.ledger.tie, Claims: maps.Clone(w.ledger.claims), Stale: w.stale(n)}
+		got.Intents, got.Hired = w.intents(w.now)
 		version = w.ledger.version
 	}, func(err error) {
 		if err != nil {
@@ -136,6 +148,7 @@ func (w *world) readLedger(n *node, done func(error, func(*decide.View))) {
 				}
 			}
 			g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims, g.Stale = sent, false, got.Duties, got.Tie, got.Claims, got.Stale
+			g.Intents, g.Hired = got.Intents, got.Hired
 			n.readVersion = version
 			if sent > v.Claim.At { // an older reading says nothing of it
 				w.judgeClaim(n, v, got.Claims[n.name])

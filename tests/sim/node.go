@@ -43,15 +43,18 @@ type node struct {
 	last       moment // when the newest turn was
 	dueBy      moment // when the turn after a freeze should have been
 
-	gate                     gate
-	units                    decide.UnitReading
-	jobs                     map[string]*job
-	version                  uint64 // of the readings
-	calm                     bool   // the newest turn has changed nothing
-	drained                  moment // when the connections that are being finished have ended
-	trouble                  moment // until when the aftermath of one counts, too
-	faults                   int    // near it
-	readVersion, zoneVersion uint64 // of ledger and zone, at their newest readings
+	gate    gate
+	units   decide.UnitReading
+	jobs    map[string]*job
+	version uint64 // of the readings
+	calm    bool   // the newest turn has changed nothing
+	drained moment // when the connections that are being finished have ended
+	trouble moment // until when the aftermath of one counts, too
+	faults  int    // near it
+	// first is when a list first had each machine.
+	first map[string]cluster.Instant
+	// Versions of ledger, zone and list of machines, at their newest readings.
+	readVersion, zoneVersion, listVersion uint64
 }
 
 // gate is the kernel's side of a role's address on one machine.
@@ -100,6 +103,7 @@ func (w *world) start(n *node) {
 	n.seq, n.peers = 0, make([]peer, len(w.nodes))
 	n.memory = decide.Memory{Lasting: n.disk}
 	n.gate.until, n.gate.drain, n.gate.shut, n.gate.added = 0, 0, min(n.gate.shut, w.now), false
+	n.first = nil
 	n.jobs, n.said, n.orders = map[string]*job{}, &cluster.Announcement{}, decide.Orders{}
 	n.due, n.last, n.dueBy = w.now.add(w.between(0, 5*time.Millisecond)), w.now, 0
 	n.beat, n.fast = w.now.add(w.between(0, 100*time.Millisecond)), never
@@ -108,7 +112,7 @@ func (w *world) start(n *node) {
 		Started: n.clock.at(w.now), FreshBoot: n.fresh, Machine: n.machine, Phase: cluster.Applied,
 		Health: cluster.Healthy, StandbyHealth: cluster.Healthy, Peers: map[string]cluster.Peer{},
 		Gates: map[string]decide.GateReading{}, Units: map[string]decide.UnitReading{},
-		Private: w.shape.private(n.i), Public: w.shape.public(n.i),
+		Private: w.shape.private(n.i), Public: w.shape.public(n.i), Nonce: w.nonce(),
 	}
 	if w.shape.ledger {
 		v.Ledger.Configured = true

@@ -9,6 +9,7 @@ import (
 )
 
 const (
+	minute = time.Minute
 	second = time.Second
 	ms     = time.Millisecond
 )
@@ -43,6 +44,29 @@ var rails = []rail{
 		{5 * second, "crash", "db1", 3 * second}, {8 * second, "isolate", "db2", 5 * second}}}, 60, "moves the address of db away from db1"},
 	{"sticky", decide.Rails{Sticky: true}, Options{}, 400, "no fault near"},
 	{"absent", decide.Rails{Absent: true}, Options{}, 5, "without having read it"},
+
+	// lb1 and lb2 do not hear db2, lb3 and db1 do.
+	{"verdicts", decide.Rails{Verdicts: true}, Options{Shape: "five", Script: []Step{{5 * second, "pair", "lb1+db2", 3 * minute},
+		{5 * second, "pair", "lb2+db2", 3 * minute}, {5 * second, "pair", "lb1+lb3", 3 * minute}}}, 20, "which a majority hears"},
+	{"hold time", decide.Rails{HoldTime: true}, Options{Shape: "five", Script: []Step{{5 * second, "crash", "lb3", 20 * second}}}, 20, "after having heard it"},
+	{"one in flight", decide.Rails{OneInFlight: true}, Options{Shape: "eight", Script: []Step{{5 * second, "crash", "web1", 10 * minute},
+		{5 * second, "crash", "mail2", 10 * minute}}}, 20, "is being replaced"},
+	{"budget", decide.Rails{Budget: true}, Options{Shape: "five", Script: []Step{{4 * second, "machines never come", "", 50 * minute},
+		{5 * second, "destroy", "lb3", second}}}, 5, "within an hour"},
+	{"ceiling", decide.Rails{Ceiling: true}, Options{Shape: "three", Script: []Step{{4 * second, "machines dawdle", "", 58 * minute},
+		{5 * second, "crash", "lb3", 58 * minute}}}, 40, "of at most"},
+	{"tombstone", decide.Rails{Tombstone: true}, Options{Shape: "five", Script: []Step{{5 * second, "crash", "lb3", 10 * minute}}}, 20, "after the last fault"},
+	{"fence", decide.Rails{Fence: true}, Options{Shape: "five", Script: []Step{{5 * second, "freeze", "lb3", 10 * minute}}}, 20, "and so believes"},
+	// lb1 is alone, and lb2 is switched on again when its claim has just ended.
+	{"minority", decide.Rails{Minority: true}, Options{Shape: "three", Script: []Step{{5 * second, "part", "lb1", minute},
+		{5 * second, "reboot", "lb2", 5300 * ms}, {5 * second, "reboot", "lb3", 20 * second}}}, 300, "and hears 1 of 3"},
+	{"ours", decide.Rails{Ours: true}, Options{Shape: "five", Script: []Step{{5 * second, "taken away", "lb3", 10 * minute}}}, 20, "which is not the cluster's"},
+	{"list", decide.Rails{List: true}, Options{Shape: "five", Script: []Step{{5 * second, "lists are empty", "", 50 * minute},
+		{5 * second, "machines dawdle", "", 50 * minute}, {6 * second, "destroy", "lb3", second}}}, 20, "of at most"},
+	{"collect", decide.Rails{Collect: true}, Options{Shape: "five", Script: []Step{{5 * second, "reboot", "lb3", 40 * second},
+		{5 * second, "machines dawdle", "", 2 * minute}}}, 100, "which may still join"},
+	{"call once", decide.Rails{CallOnce: true}, Options{Shape: "five", Script: []Step{{5 * second, "provider deceives", "", 2 * minute},
+		{5 * second, "destroy", "lb3", second}}}, 20, "a second machine"},
 }
 
 func TestWithoutAnyOneRailHarmIsSeen(t *testing.T) {

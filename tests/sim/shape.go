@@ -74,7 +74,6 @@ func policies(s shape) []decide.Policy {
 	var all []decide.Policy
 	for _, name := range r.Nodes() {
 		p, err := decide.New(name, r)
-		p.Hire = nil // this world has no provider that creates machines
 		if err != nil {
 			panic(fmt.Sprintf("shape %s: %v", s.name, err))
 		}
@@ -119,8 +118,9 @@ func (w *world) populate() {
 	n := len(w.shape.policies)
 	w.links = make([][]link, n)
 	w.ledger = ledger{objects: map[string]map[uint64]cluster.DutyRecord{}, duties: map[string]cluster.DutyRecord{},
-		claims: map[string]cluster.Claim{}, beats: make([]moment, n), cut: make([]int, n)}
-	w.cloud = cloud{power: map[string]cluster.Power{}, register: map[string]*assignment{}}
+		claims: map[string]cluster.Claim{}, claimants: map[string]uint64{}, intents: map[string]*intent{}, nonces: map[string]string{},
+		beats: make([]moment, n), cut: make([]int, n)}
+	w.cloud = cloud{register: map[string]*assignment{}}
 	w.laws = newLaws()
 	for i, p := range w.shape.policies {
 		p.Off = w.o.Off
@@ -140,16 +140,16 @@ func (w *world) populate() {
 	for _, n := range w.nodes {
 		w.newMachine(n)
 		if w.shape.ledger {
-			w.ledger.claims[n.name] = cluster.Claim{Node: n.name, Epoch: 1, Machine: n.machine}
+			w.claimed(cluster.Claim{Node: n.name, Epoch: 1, Machine: n.machine})
 		}
 		w.start(n)
 	}
 }
 
-// newMachine gives a node a machine with an empty disk.
+// newMachine gives a node a machine with an empty disk. The beachhead's is another provider's.
 func (w *world) newMachine(n *node) {
-	w.cloud.machines++
-	n.machine = fmt.Sprintf("%d", 1000+w.cloud.machines)
+	if n.machine = w.made(n.name).id; n.own != nil {
+		w.machine(n.machine).tags = []string{tag}
+	}
 	n.booted, n.fresh, n.disk, n.units, n.gate = true, true, decide.Lasting{}, decide.UnitReading{}, gate{}
-	w.cloud.power[n.machine] = cluster.PowerOn
 }

@@ -47,13 +47,14 @@ func TestEveryLawHoldsInEveryEpisode(t *testing.T) {
 		s := uint64(*first) + uint64(played)
 		r := Run(s, options())
 		sum.Turns, sum.Leaps, sum.Takeovers, sum.Leases = sum.Turns+r.Turns, sum.Leaps+r.Leaps, sum.Takeovers+r.Takeovers, sum.Leases+r.Leases
+		sum.Created += r.Created
 		if len(r.Violations) > 0 {
 			t.Errorf("seed %d: %s\nreplay: go test ./tests/sim -seed=%d", s, strings.Join(r.Violations, "\n  "), s)
 		}
 	}
 	n := max(1, float64(played))
-	t.Logf("%d episodes in %v; of each %.0f turns, %.0f leaps, %.1f takeovers, %.2f leases", played, time.Since(begin).Round(time.Millisecond),
-		float64(sum.Turns)/n, float64(sum.Leaps)/n, float64(sum.Takeovers)/n, float64(sum.Leases)/n)
+	t.Logf("%d episodes in %v; of each %.0f turns, %.0f leaps, %.1f takeovers, %.2f leases, %.2f new machines", played, time.Since(begin).Round(time.Millisecond),
+		float64(sum.Turns)/n, float64(sum.Leaps)/n, float64(sum.Takeovers)/n, float64(sum.Leases)/n, float64(sum.Created)/n)
 }
 
 func TestTheSameSeedGivesTheSameEpisode(t *testing.T) {

@@ -41,6 +41,7 @@ type Report struct {
 	Leaps      int
 	Takeovers  int // a node began to act
 	Leases     int // of those, by the ledger's word
+	Created    int // machines
 	// Holders has who holds a duty in the end; several are joined by "+".
 	Holders map[string]string
 	// Gap is the longest time between a gate's closing and the next one's opening, after the first fault began.
