@@ -146,11 +146,13 @@ type ClaimTie struct {
 // ReadList asks for all machines with the cluster's tag.
 type ReadList struct{ Reason }
 
-// OpenIntent creates the ledger's object for a replacement, if nobody has.
+// OpenIntent creates the ledger's object for a replacement, if nobody has. Free: the provider says that the old machine is gone, or
+// there was none.
 type OpenIntent struct {
 	Reason
 	Expect Expect
 	Intent cluster.Intent
+	Free   bool
 }
 
 // Tombstone ends an identity claim, which is Machine's. Off: only if the provider still calls that machine off or gone.
@@ -210,10 +212,11 @@ type UpdateZone struct {
 	Want   []cluster.Record
 }
 
-// Key names what the action is about. Tries after the first are begun one after the other, so that each is counted before the next.
+// Key names what the action is about. Only what is free and tried for the first time may be begun side by side: of all else, each
+// must be seen in the ledger before the next.
 func (a OpenIntent) Key() string {
-	if a.Intent.Try > 1 {
-		return "intent for another try"
+	if !a.Free || a.Intent.Try > 1 {
+		return "another intent"
 	}
 	return "intent for " + a.Intent.Node
 }

@@ -268,7 +268,7 @@ func (h *hiring) open(l loss) {
 	h.opening++
 	c := h.Ledger.Claims[k]
 	h.act(OpenIntent{
-		Reason: Reason(fmt.Sprintf("%s needs a new machine: %s", k, l.why)), Expect: h.expect(),
+		Reason: Reason(fmt.Sprintf("%s needs a new machine: %s", k, l.why)), Expect: h.expect(), Free: l.free,
 		Intent: cluster.Intent{
 			Node: k, N: was.N + 1, Nonce: h.nonce(k), Replaces: c.Epoch, Machine: c.Machine, By: h.p.Self, Epoch: h.epoch, Try: try, Why: l.why,
 		},
