@@ -311,3 +311,12 @@ func detail(v View, a Action) string {
 	}
 	return ""
 }
+
+// clone copies the maps, so that a test may change them.
+func (l Lasting) clone() Lasting {
+	c := Lasting{Voted: l.Voted, Epochs: map[string]uint64{}, Promised: map[string]uint64{}, Leases: map[string][]Lease{}}
+	maps.Copy(c.Epochs, l.Epochs)
+	maps.Copy(c.Promised, l.Promised)
+	maps.Copy(c.Leases, l.Leases)
+	return c
+}

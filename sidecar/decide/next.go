@@ -10,7 +10,7 @@ import (
 
 // Next decides one turn. It changes none of its arguments.
 func Next(v View, m Memory, p Policy) Decision {
-	t := &turn{View: v, p: p, was: m, lasting: m.Lasting.clone(), members: make(map[string]*seen, len(p.Nodes)), room: make([]seen, 0, len(p.Nodes))}
+	t := &turn{View: v, p: p, was: m, lasting: m.Lasting, room: make([]seen, 0, len(p.Nodes)+1)}
 	t.look = v.Now.Add(t.p.Timings.LedgerIdle)
 	t.judge()
 	t.votes = t.mayVote()
@@ -40,9 +40,8 @@ type turn struct {
 	p   Policy
 	was Memory
 
-	lasting  Lasting
-	members  map[string]*seen // in room
-	room     []seen
+	lasting  Lasting              // with the maps of was until one is changed, see raise
+	room     []seen               // of members, as they were looked up first
 	mute     cluster.Announcement // of whoever is not heard
 	verdicts map[string]Verdict
 	live     []string // members that are heard, this one included, in the roster's order
@@ -77,13 +76,16 @@ func (d duty) single() bool { return d.role != nil && d.role.Reserved.IsValid() 
 
 // duties are all duties, the coordinator's last.
 func (p Policy) duties() []duty {
-	var all []duty
-	for i, r := range p.Roles {
-		if r.Primary {
-			all = append(all, duty{name: r.Name, role: &p.Roles[i], nodes: r.Nodes})
+	all := make([]duty, 0, len(p.Roles)+1)
+	for i := range p.Roles {
+		if r := &p.Roles[i]; r.Primary {
+			all = append(all, duty{name: r.Name, role: r, nodes: r.Nodes})
 		}
 	}
-	nodes := slices.DeleteFunc(slices.Clone(p.Nodes), func(n string) bool { return n == p.Beachhead })
+	nodes := p.Nodes
+	if p.Beachhead != "" {
+		nodes = slices.DeleteFunc(slices.Clone(p.Nodes), func(n string) bool { return n == p.Beachhead })
+	}
 	return append(all, duty{name: cluster.Coordinator, nodes: nodes})
 }
 
@@ -172,18 +174,26 @@ func (t *turn) remember(d duty, s *Duty) {
 			all = append(all, l)
 		}
 	}
-	if delete(t.lasting.Leases, d.name); len(all) > 0 {
-		t.lasting.Leases[d.name] = all
+	if slices.Equal(all, t.lasting.Leases[d.name]) {
+		return
 	}
+	leases := make(map[string][]Lease, len(t.lasting.Leases)+1)
+	maps.Copy(leases, t.lasting.Leases)
+	if delete(leases, d.name); len(all) > 0 {
+		leases[d.name] = all
+	}
+	t.lasting.Leases = leases
 }
 
-// clone copies what Next changes.
-func (l Lasting) clone() Lasting {
-	c := Lasting{Voted: l.Voted, Epochs: map[string]uint64{}, Promised: map[string]uint64{}, Leases: map[string][]Lease{}}
-	maps.Copy(c.Epochs, l.Epochs)
-	maps.Copy(c.Promised, l.Promised)
-	maps.Copy(c.Leases, l.Leases)
-	return c
+// raise returns epochs, in which a duty has at least a value now: a copy, if it had less. Turns that change nothing share one map.
+func raise(epochs map[string]uint64, duty string, to uint64) map[string]uint64 {
+	if epochs[duty] >= to {
+		return epochs
+	}
+	raised := make(map[string]uint64, len(epochs)+1)
+	maps.Copy(raised, epochs)
+	raised[duty] = to
+	return raised
 }
 
 // Equal says that two hold the same, so that nothing needs to be written.

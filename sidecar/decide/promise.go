@@ -73,9 +73,7 @@ func (t *turn) learn(d duty) {
 		}
 		known = max(known, holdOf(said, d.name).Epoch)
 	}
-	if known = max(known, t.Ledger.Duties[d.name].Epoch); known > 0 {
-		t.lasting.Epochs[d.name] = known
-	}
+	t.lasting.Epochs = raise(t.lasting.Epochs, d.name, max(known, t.Ledger.Duties[d.name].Epoch))
 }
 
 // promise decides whom this node confirms. It follows a holder with a higher epoch, who has won it already, and else grants the
@@ -139,8 +137,8 @@ func (t *turn) follow(d duty, s *Duty, holder string, epoch uint64, lease bool) 
 		}
 	}
 	s.Promise = cluster.Promise{Duty: d.name, Epoch: epoch, Holder: holder, Lease: lease}
-	t.lasting.Promised[d.name] = max(t.lasting.Promised[d.name], epoch)
-	t.lasting.Epochs[d.name] = max(t.lasting.Epochs[d.name], epoch)
+	t.lasting.Promised = raise(t.lasting.Promised, d.name, epoch)
+	t.lasting.Epochs = raise(t.lasting.Epochs, d.name, epoch)
 	t.forget(d, s)
 }
 

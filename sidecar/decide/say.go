@@ -2,7 +2,6 @@ package decide
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"understudy/sidecar/cluster"
@@ -14,7 +13,12 @@ func (t *turn) say() cluster.Announcement {
 		Claim: t.Claim.Epoch, Machine: t.Machine, Private: t.Private, Public: t.Public, Phase: t.phase(), Health: t.ownHealth(),
 		Voting: t.votes, Paused: t.Orders.Pause, Commit: t.Commit, ClockOff: t.ClockOff, Mirrors: t.Mirrors,
 	}
-	for _, name := range slices.Sorted(maps.Keys(t.duties)) {
+	names := make([]string, 0, len(t.duties))
+	for name := range t.duties {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
 		s := t.duties[name]
 		switch {
 		case s.Promise.Epoch > 0:

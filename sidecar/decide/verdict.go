@@ -96,21 +96,23 @@ func (t *turn) silence(k string) time.Duration { return t.of(k).silent }
 
 // seen is what a turn looks up again and again.
 type seen struct {
+	name   string
 	peer   cluster.Peer
 	silent time.Duration
 	alive  bool
 }
 
-// of is what was seen of a member.
+// of is what was seen of a member. There are few, so looking through them is quicker than a map.
 func (t *turn) of(k string) *seen {
-	s := t.members[k]
-	if s == nil {
-		t.room = append(t.room, seen{peer: t.Peers[k]})
-		s = &t.room[len(t.room)-1]
-		s.silent = t.Now.Sub(max(s.peer.Heard, t.Started))
-		s.alive = k == t.p.Self || s.peer.Heard != 0 && s.silent <= t.allowed(s.peer)
-		t.members[k] = s
+	for i := range t.room {
+		if t.room[i].name == k {
+			return &t.room[i]
+		}
 	}
+	t.room = append(t.room, seen{name: k, peer: t.Peers[k]})
+	s := &t.room[len(t.room)-1]
+	s.silent = t.Now.Sub(max(s.peer.Heard, t.Started))
+	s.alive = k == t.p.Self || s.peer.Heard != 0 && s.silent <= t.allowed(s.peer)
 	return s
 }
 

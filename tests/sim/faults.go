@@ -119,6 +119,7 @@ func (w *world) strike(f fault, lasts time.Duration) {
 		w.firstFault = w.now
 	}
 	w.note("FAULT", f.kind+" for "+lasts.Round(time.Millisecond).String())
+	w.active++
 	end, near := f.begin(w)
 	w.cloud.version++ // lists may be wrong from now on
 	for _, n := range near {
@@ -129,6 +130,7 @@ func (w *world) strike(f fault, lasts time.Duration) {
 	w.after(lasts, func() {
 		w.leap, w.slept = firstLeap, 0
 		w.note("FAULT", "end of "+f.kind)
+		w.active--
 		if end != nil {
 			end()
 		}

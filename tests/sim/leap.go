@@ -1,16 +1,19 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 )
 
-// The first leap through a quiet time, and the longest. Each one is three times the one before, as long as nothing changes.
+// The first leap through a quiet time, and the longest. Each one is four times the one before, as long as nothing changes.
 const (
 	firstLeap = 400 * time.Millisecond
 	mostLeap  = 30 * time.Minute
+	// steadyFor is how long nothing has changed in a cluster without any fault when nothing will.
+	steadyFor = 20 * time.Second
 	// recent is how old something that is renewed with every beat can be.
 	recent = 260 * time.Millisecond
 	// longAgo is how long something has been silent when no decision hangs on the length of the silence any more.
@@ -45,13 +48,38 @@ func (w *world) tryLeap() {
 		n.due = w.now.add(time.Duration(i) * time.Millisecond)
 	}
 	w.quietUntil = w.now.add(100 * time.Millisecond)
-	w.leap, w.slept = min(3*w.leap, mostLeap), 0
+	if w.leap, w.slept = min(4*w.leap, mostLeap), 0; w.leap > steadyFor && w.steady() {
+		w.leap = never.sub(w.now)
+	}
+}
+
+// spare says that there are machines that run and are no node.
+func (w *world) spare() bool {
+	return slices.ContainsFunc(w.cloud.machines, func(m *machine) bool { return m.power != cluster.PowerOff && w.embodied(m) == nil })
+}
+
+// steady says that everything is as it should be, so that all that a node looks at is renewed over and over.
+func (w *world) steady() bool {
+	if w.active > 0 || w.spare() || w.shape.ledger && !w.whole() {
+		return false
+	}
+	for i, n := range w.nodes {
+		if !n.up || n.frozen || w.shape.ledger && (n.view.Ledger.Failing || n.readVersion != w.ledger.version) {
+			return false
+		}
+		for k := range w.nodes {
+			if k != i && !w.flows(k, i) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // untilHire bounds a leap while a replacement waits for a time to come.
 func (w *world) untilHire() time.Duration {
 	const soon, later = 2 * time.Second, 30 * time.Second
-	by := mostLeap
+	by := never.sub(0)
 	for _, n := range w.nodes {
 		if !n.up || n.own == nil || !acts(n.memory.Duties[cluster.Coordinator].Hold.State) || !w.shape.ledger {
 			continue
@@ -64,8 +92,8 @@ func (w *world) untilHire() time.Duration {
 			}
 		}
 	}
-	if len(w.cloud.machines) > len(w.nodes) {
-		by = min(by, later) // unwanted ones are watched for a while
+	if w.spare() {
+		by = min(by, later) // machines too many are watched for a while
 	}
 	return by
 }

@@ -92,6 +92,7 @@ type world struct {
 	hash       uint64
 	lastFault  moment // end of the last fault
 	firstFault moment
+	active     int     // faults under way
 	struck     []*node // whom a script's fault befalls
 }
 
