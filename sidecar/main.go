@@ -52,6 +52,6 @@ checkpoints, the beachhead.`,
 		Version: version(),
 	}
 	cmd.AddCommand(runCommand(), localCommand(), imageCommand(), publishCommand(), hostToolsCommand())
-	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand(), secretsCommand())
+	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand(), secretsCommand(), simulateCommand())
 	return cmd
 }

@@ -98,6 +98,8 @@ func TestEachOffenceIsFound(t *testing.T) {
 			"bootstrap/x_test.go:1: imports understudy/sidecar; bootstrap knows nothing of the sidecar"},
 		{"bootstrap knows no tests", "bootstrap/x.go", `package main; import "understudy/tests/sim"`,
 			"bootstrap/x.go:1: imports understudy/tests/sim; nothing outside tests knows of them"},
+		{"simulate knows the simulator only", "sidecar/simulate_cmd.go", `package main; import _ "understudy/tests/sim/model"`,
+			"sidecar/simulate_cmd.go:1: imports understudy/tests/sim/model; nothing outside tests knows of them"},
 		{"the sidecar knows no tests", "sidecar/x.go", `package main; import _ "understudy/tests/sim"`,
 			"sidecar/x.go:1: imports understudy/tests/sim; nothing outside tests knows of them"},
 		{"only command runs programs", "bootstrap/control/x.go", `package control; import "os/exec"`,

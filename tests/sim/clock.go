@@ -20,11 +20,14 @@ type clock struct {
 }
 
 func (c clock) at(m moment) cluster.Instant {
-	return c.base + cluster.Instant(int64(m)+int64(m)*c.ppm/1_000_000)
+	return c.base + cluster.Instant(int64(m)+part(int64(m), c.ppm, 1_000_000))
 }
 
 // when is the true time at which the clock shows i.
 func (c clock) when(i cluster.Instant) moment {
 	d := int64(i - c.base)
-	return moment(d - d*c.ppm/(1_000_000+c.ppm))
+	return moment(d - part(d, c.ppm, 1_000_000+c.ppm))
 }
+
+// part is d·n/of, for times of years too.
+func part(d, n, of int64) int64 { return d/of*n + d%of*n/of }

@@ -73,9 +73,13 @@ func (w *world) plan() {
 	if w.chance(0.15) {
 		first = w.between(0, warm) // while everything begins
 	}
+	w.schedule(first)
+}
+
+// schedule chooses the faults of one time of trouble, and plans the next such time if there is one.
+func (w *world) schedule(at time.Duration) {
 	count := 1 + w.rng.IntN(4)
 	for i := range count {
-		at := first
 		if i > 0 {
 			at += w.logarithmic(time.Millisecond, 20*time.Second)
 		}
@@ -85,6 +89,14 @@ func (w *world) plan() {
 		w.events.push(moment(at), func() { w.strike(f, lasts) })
 	}
 	w.events.push(w.lastFault.add(settle), w.checkSettled)
+	if w.o.Every == 0 {
+		return
+	}
+	next := w.lastFault.add(Hour + time.Duration(w.rng.ExpFloat64()*float64(w.o.Every)))
+	w.events.push(next, func() {
+		w.checkEnd()
+		w.schedule(time.Duration(next))
+	})
 }
 
 // follow plans what a script says.
@@ -120,6 +132,7 @@ func (w *world) strike(f fault, lasts time.Duration) {
 	}
 	w.note("FAULT", f.kind+" for "+lasts.Round(time.Millisecond).String())
 	w.active++
+	w.report_.Faults++
 	end, near := f.begin(w)
 	w.cloud.version++ // lists may be wrong from now on
 	for _, n := range near {

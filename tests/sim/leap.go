@@ -34,7 +34,7 @@ func (w *world) tryLeap() {
 		w.now = max(w.now, min(w.air.next(), w.now)) // the air is emptied a little early
 		w.land(w.air.pop())
 	}
-	by := min(max(w.leap-w.slept, firstLeap/20), w.untilHire(), w.events.next().sub(w.now)-5*time.Millisecond, moment(Hour).sub(w.now)-time.Millisecond)
+	by := min(max(w.leap-w.slept, firstLeap/20), w.untilHire(), w.events.next().sub(w.now)-5*time.Millisecond, w.end.sub(w.now)-time.Millisecond)
 	if by < firstLeap/20 || !w.quiet() {
 		return
 	}

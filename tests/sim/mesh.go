@@ -94,7 +94,7 @@ func (w *world) sendFast(n *node) {
 
 // real is a duration of the node's clock in true time.
 func (n *node) real(d time.Duration) time.Duration {
-	return d - d*time.Duration(n.clock.ppm)/1_000_000
+	return d - time.Duration(part(int64(d), n.clock.ppm, 1_000_000+n.clock.ppm))
 }
 
 // fastTo lists, as bits, whom a beat might reach and who misses ours or whose we miss.

@@ -68,19 +68,27 @@ var parsed = sync.OnceValue(func() []shape {
 
 func policies(s shape) []decide.Policy {
 	r, err := role.Parse("roles.yaml", []byte(s.yaml))
-	if err != nil {
-		panic(fmt.Sprintf("shape %s: %v", s.name, err))
+	if err == nil {
+		var all []decide.Policy
+		if all, err = policiesOf(r, s.beachhead); err == nil {
+			return all
+		}
 	}
+	panic(fmt.Sprintf("shape %s: %v", s.name, err))
+}
+
+// policiesOf are those of all members.
+func policiesOf(r role.Roster, beachhead bool) ([]decide.Policy, error) {
 	var all []decide.Policy
 	for _, name := range r.Nodes() {
 		p, err := decide.New(name, r)
 		if err != nil {
-			panic(fmt.Sprintf("shape %s: %v", s.name, err))
+			return nil, err
 		}
 		all = append(all, p)
 	}
-	if !s.beachhead {
-		return all
+	if !beachhead {
+		return all, nil
 	}
 	outside := all[0]
 	outside.Self = "beachhead"
@@ -88,10 +96,13 @@ func policies(s shape) []decide.Policy {
 	for i := range all {
 		all[i].Nodes, all[i].Beachhead = append(slices.Clone(all[i].Nodes), outside.Self), outside.Self
 	}
-	return all
+	return all, nil
 }
 
 func (w *world) chooseShape() shape {
+	if c := w.o.Cluster; c != nil {
+		return shape{name: c.roster.Cluster, policies: c.policies, ledger: c.roster.Ledger != nil}
+	}
 	all := parsed()
 	at := w.rng.IntN(100)
 	chosen := all[0]

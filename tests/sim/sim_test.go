@@ -1,8 +1,12 @@
 package sim
 
 import (
+	"context"
 	"flag"
 	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -10,14 +14,14 @@ import (
 
 var (
 	seed     = flag.Int64("seed", -1, "play this one episode and print its history")
-	episodes = flag.Int("episodes", 2000, "how many episodes to play; the default also ends after 40 s")
+	episodes = flag.Int("episodes", 50_000, "how many episodes to play; the default also ends after 4 minutes")
 	first    = flag.Int64("first", 1, "seed of the first episode")
 	shaped   = flag.String("shape", "", "play this shape of a cluster only")
 	only     = flag.String("only", "", "let only these kinds of faults happen, separated by commas")
 )
 
 // patience bounds a run whose length nobody has asked for.
-const patience = 40 * time.Second
+const patience = 4 * time.Minute
 
 func options() Options {
 	o := Options{Shape: *shaped, History: *seed >= 0}
@@ -41,20 +45,40 @@ func TestEveryLawHoldsInEveryEpisode(t *testing.T) {
 		}
 		return
 	}
-	var sum Report
-	begin, played := time.Now(), 0
-	for ; played < *episodes && (asked("episodes") || time.Since(begin) < patience); played++ {
-		s := uint64(*first) + uint64(played)
-		r := Run(s, options())
-		sum.Turns, sum.Leaps, sum.Takeovers, sum.Leases = sum.Turns+r.Turns, sum.Leaps+r.Leaps, sum.Takeovers+r.Takeovers, sum.Leases+r.Leases
-		sum.Created += r.Created
-		if len(r.Violations) > 0 {
-			t.Errorf("seed %d: %s\nreplay: go test ./tests/sim -seed=%d", s, strings.Join(r.Violations, "\n  "), s)
-		}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if !asked("episodes") {
+		time.AfterFunc(patience, cancel)
 	}
-	n := max(1, float64(played))
-	t.Logf("%d episodes in %v; of each %.0f turns, %.0f leaps, %.1f takeovers, %.2f leases, %.2f new machines", played, time.Since(begin).Round(time.Millisecond),
+	sum := Sweep{Options: options(), Seed: uint64(*first), Count: *episodes, Workers: runtime.GOMAXPROCS(0)}.Run(ctx)
+	for _, v := range sum.Violations {
+		t.Errorf("%s\nreplay: go test ./tests/sim -seed=N", v)
+	}
+	n := max(1, float64(sum.Played))
+	t.Logf("%d episodes in %v of CPU; of each %.0f turns, %.0f leaps, %.1f takeovers, %.2f leases, %.2f new machines", sum.Played, sum.CPU.Round(time.Millisecond),
 		float64(sum.Turns)/n, float64(sum.Leaps)/n, float64(sum.Takeovers)/n, float64(sum.Leases)/n, float64(sum.Created)/n)
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	debug.SetGCPercent(800) // little lives long here
+	os.Exit(m.Run())
+}
+
+// A history of months is played like an hour, with trouble again and again.
+func TestALongHistoryHoldsTheLawsToo(t *testing.T) {
+	long := Sweep{Options: Options{Length: 20 * 24 * time.Hour, Every: 24 * time.Hour}, Seed: 1, Count: 5, Workers: 2}
+	sum := long.Run(t.Context())
+	for _, v := range sum.Violations {
+		t.Error(v)
+	}
+	if sum.Faults < 5*20 || sum.Simulated != 5*20*24*time.Hour || len(sum.Healed) < 20 {
+		t.Errorf("%d faults in %v, %d losses healed", sum.Faults, sum.Simulated, len(sum.Healed))
+	}
+	long.Workers = 1
+	if again := long.Run(t.Context()); again.Trace != sum.Trace {
+		t.Errorf("traces %x and %x of the same seeds", sum.Trace, again.Trace)
+	}
 }
 
 func TestTheSameSeedGivesTheSameEpisode(t *testing.T) {

@@ -21,6 +21,11 @@ type Options struct {
 	Script []Step
 	// History keeps what happened in words.
 	History bool
+	// Length is what is played instead of an hour, and Every the mean time from one schedule of faults to the next, each of which
+	// has the hour after it to itself. Zero: an hour with one schedule at its beginning.
+	Length, Every time.Duration
+	// Cluster is what is played instead of the shapes here.
+	Cluster *Cluster
 }
 
 // Step is one fault of a script.
@@ -42,6 +47,10 @@ type Report struct {
 	Takeovers  int // a node began to act
 	Leases     int // of those, by the ledger's word
 	Created    int // machines
+	Faults     int
+	// Maimed is for how long in all not every node was there, and Healed how long each such time lasted.
+	Maimed time.Duration
+	Healed []time.Duration
 	// Holders has who holds a duty in the end; several are joined by "+".
 	Holders map[string]string
 	// Gap is the longest time between a gate's closing and the next one's opening, after the first fault began.
@@ -92,12 +101,17 @@ type world struct {
 	hash       uint64
 	lastFault  moment // end of the last fault
 	firstFault moment
-	active     int     // faults under way
+	active     int // faults under way
+	end        moment
+	maimed     moment  // since when not every node is there; never: all are
 	struck     []*node // whom a script's fault befalls
 }
 
 func newWorld(seed uint64, o Options) *world {
-	w := &world{o: o, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5eed)), leap: firstLeap}
+	w := &world{o: o, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5eed)), leap: firstLeap, maimed: never}
+	if w.end = moment(Hour); o.Length > 0 {
+		w.end = moment(o.Length)
+	}
 	w.report_.Seed = seed
 	w.hash = fnvOffset
 	w.shape = w.chooseShape()
@@ -112,7 +126,7 @@ func (w *world) begin() {
 
 // run plays the events in the order of their times, until the hour is over.
 func (w *world) run() {
-	for w.now < moment(Hour) && len(w.report_.Violations) < 3 {
+	for w.now < w.end && len(w.report_.Violations) < 3 {
 		at := min(w.air.next(), w.events.next())
 		var who *node
 		what := nothing
@@ -121,13 +135,14 @@ func (w *world) run() {
 				at, who, what = next, n, kind
 			}
 		}
-		if at > moment(Hour) {
+		if at > w.end {
 			break
 		}
 		w.now = max(w.now, at)
 		switch {
 		case what == turnDue:
 			w.turn(who)
+			w.watchWhole(false)
 			w.tryLeap()
 		case what == beatDue:
 			w.sendAll(who)
@@ -140,9 +155,27 @@ func (w *world) run() {
 		}
 	}
 	w.checkEnd()
+	w.watchWhole(true)
 	w.report_.Holders = map[string]string{}
 	for _, duty := range w.duties() {
 		w.report_.Holders[duty] = strings.Join(w.holders(duty), "+")
+	}
+}
+
+// watchWhole measures for how long not every node is there, once all have been. The last one ends any such time.
+func (w *world) watchWhole(last bool) {
+	if w.firstFault == 0 {
+		return
+	}
+	switch whole := w.whole(); {
+	case !whole && w.maimed == never:
+		w.maimed = w.now
+	case w.maimed != never && (whole || last):
+		took := w.now.sub(w.maimed)
+		w.report_.Maimed += took
+		if w.maimed = never; whole {
+			w.report_.Healed = append(w.report_.Healed, took)
+		}
 	}
 }
 
