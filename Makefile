@@ -89,6 +89,13 @@ root-test:
 	@cd $(PACKAGE) && $(SUDO) env PATH="$$PATH" UNDERSTUDY_BUILD=$(CURDIR)/$(BUILD) UNDERSTUDY_CACHE=$(CACHE) UNDERSTUDY_TOOLS_TREE=$$(cat $(CURDIR)/$(BUILD)/tools-tree) \
 	  $(CURDIR)/$(BUILD)/root.test -test.timeout=15m $(TESTFLAGS) && echo "ok  	$(PACKAGE)"
 
+DAYS ?= 100000
+
+.PHONY: sim-long
+sim-long: build ## play DAYS days of the reference cluster's life, and switch every safety rule off in turn
+	$(BUILD)/understudy simulate --days $(DAYS) roles.yaml
+	$(BUILD)/understudy simulate --rails
+
 BENCH_RUNS ?= 5
 BENCH      ?= .
 
