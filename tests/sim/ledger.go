@@ -80,7 +80,7 @@ func (w *world) claim(n *node) {
 	var c cluster.Claim
 	w.request(n, func() {
 		c = w.ledger.claims[n.name]
-		if c.Epoch == 0 || c.Tombstoned {
+		if (c.Epoch == 0 || c.Tombstoned) && !w.waitsToReturn(n, c) {
 			c = cluster.Claim{Node: n.name, Epoch: c.Epoch + 1, Machine: n.machine}
 			w.claimed(c)
 		}
@@ -101,6 +101,24 @@ func (w *world) claim(n *node) {
 			w.judgeClaim(n, v, c)
 		})
 	})
+}
+
+// waitsToReturn says that a machine whose claim has a tombstone must not claim again yet, as in reconcile: it hears no majority,
+// and ten seconds have not gone by.
+func (w *world) waitsToReturn(n *node, c cluster.Claim) bool {
+	if !c.Tombstoned || c.Machine != n.machine {
+		return false
+	}
+	if n.buried != c.Epoch {
+		n.buried, n.buriedAt = c.Epoch, w.now
+	}
+	heard := 1
+	for _, k := range w.nodes {
+		if k != n && !w.silent(n, k.name) {
+			heard++
+		}
+	}
+	return w.now.sub(n.buriedAt) < 10*time.Second && 2*heard <= len(w.nodes)
 }
 
 func (w *world) judgeClaim(n *node, v *decide.View, c cluster.Claim) {

@@ -43,14 +43,16 @@ type node struct {
 	last       moment // when the newest turn was
 	dueBy      moment // when the turn after a freeze should have been
 
-	gate    gate
-	units   decide.UnitReading
-	jobs    map[string]*job
-	version uint64 // of the readings
-	calm    bool   // the newest turn has changed nothing
-	drained moment // when the connections that are being finished have ended
-	trouble moment // until when the aftermath of one counts, too
-	faults  int    // near it
+	gate     gate
+	units    decide.UnitReading
+	jobs     map[string]*job
+	version  uint64 // of the readings
+	calm     bool   // the newest turn has changed nothing
+	drained  moment // when the connections that are being finished have ended
+	trouble  moment // until when the aftermath of one counts, too
+	faults   int    // near it
+	buried   uint64 // epoch of the claim of this machine that was seen to have a tombstone
+	buriedAt moment
 	// first is when a list first had each machine.
 	first map[string]cluster.Instant
 	// Versions of ledger, zone and list of machines, at their newest readings.
