@@ -86,9 +86,10 @@ func (t *turn) withdraw(d duty, s *Duty) bool {
 	return true
 }
 
-// patience is how long a bid may last: members answer at once or not at all, the ledger takes its time.
+// patience is how long a bid may last: members answer at once or not at all, the ledger takes its time. What was asked of the
+// ledger while few were heard is asked of the members once a majority is: several may have asked for the same epoch.
 func (t *turn) patience(s *Duty) time.Duration {
-	if s.BidLease || s.Promise.AfterLease {
+	if s.BidLease && t.reach() < t.p.majority() || s.Promise.AfterLease {
 		return 3 * t.p.Timings.LeaseWait
 	}
 	return 2 * t.p.Timings.Detection

@@ -12,8 +12,8 @@ import (
 const (
 	firstLeap = 400 * time.Millisecond
 	mostLeap  = 30 * time.Minute
-	// steadyFor is how long nothing has changed in a cluster without any fault when nothing will.
-	steadyFor = 20 * time.Second
+	// steadyFor is how long nothing has changed in a cluster without any fault when nothing will: longer than any pause of decide's.
+	steadyFor = 2 * time.Minute
 	// recent is how old something that is renewed with every beat can be.
 	recent = 260 * time.Millisecond
 	// longAgo is how long something has been silent when no decision hangs on the length of the silence any more.
@@ -64,7 +64,7 @@ func (w *world) steady() bool {
 		return false
 	}
 	for i, n := range w.nodes {
-		if !n.up || n.frozen || w.shape.ledger && (n.view.Ledger.Failing || n.readVersion != w.ledger.version) {
+		if !n.up || n.frozen || !n.idle || w.shape.ledger && (n.view.Ledger.Failing || n.readVersion != w.ledger.version) {
 			return false
 		}
 		for k := range w.nodes {

@@ -48,6 +48,7 @@ type node struct {
 	jobs     map[string]*job
 	version  uint64 // of the readings
 	calm     bool   // the newest turn has changed nothing
+	idle     bool   // and it had nothing to do but look
 	drained  moment // when the connections that are being finished have ended
 	trouble  moment // until when the aftermath of one counts, too
 	faults   int    // near it
@@ -151,7 +152,10 @@ func (w *world) turn(n *node) {
 	w.observe(n, now)
 	d := decide.Next(n.view, n.memory, n.policy)
 	w.report_.Turns++
-	n.calm = w.changesNothing(n, &d)
+	n.calm, n.idle = w.changesNothing(n, &d), !slices.ContainsFunc(d.Actions, func(a decide.Action) bool {
+		_, gate := a.(decide.Gate)
+		return !gate && !isReading(a)
+	})
 	if !n.calm {
 		w.leap, w.slept = firstLeap, 0
 	}
