@@ -17,6 +17,7 @@ func FuzzObjects(f *testing.F) {
 	for _, v := range []any{
 		cluster.DutyRecord{Duty: "lb", Epoch: 1, Holder: "lb1"}, cluster.Claim{Node: "lb1", Epoch: 1, Machine: "1"},
 		cluster.Tie{N: 1, Winner: "lb1", Members: []string{"a"}}, Heartbeat{Node: "lb1", Count: 1}, Step{Incident: "i", Phase: "lost"},
+		aDestruction(1),
 	} {
 		body, err := encode(v)
 		if err != nil {
@@ -43,6 +44,8 @@ func FuzzObjects(f *testing.F) {
 		same(h, err)
 		s, err := decodeStep("i", 0, body)
 		same(s, err)
+		destroyed, err := decodeDestruction(1, body)
+		same(destroyed, err)
 	})
 }
 

@@ -26,6 +26,8 @@ type Step struct {
 	Node     string `json:"node"`     // that was lost
 	Role     string `json:"role"`
 	Phase    string `json:"phase"` // one of Phases
+	// Cause is why the node was lost, where that is known: cluster.Chaos. Only the first step of an incident has it.
+	Cause string `json:"cause,omitempty"`
 	// At is the wall clock of the node that wrote it: for people, never for deciding.
 	At time.Time `json:"at"`
 	// Took is how long after the incident's beginning that was, in nanoseconds, by the writer's own steady clock. Zero: it
@@ -38,12 +40,18 @@ type Step struct {
 // Incident is one loss and its recovery.
 type Incident struct {
 	ID, Node, Role string
+	Cause          string // empty: not known
 	Steps          []Step // in the order of the phases
 }
 
 // ValidIncident tells whether an ID can stand in a key: 1 to 127 letters, digits and hyphens, not beginning with one. IDs that
 // begin with a time, such as 20260102T150405Z-web1, sort as they happened.
 func ValidIncident(id string) bool { return incidentID.MatchString(id) }
+
+// Over says whether the cluster was redundant again.
+func (in Incident) Over() bool {
+	return len(in.Steps) > 0 && in.Steps[len(in.Steps)-1].Phase == phases[len(phases)-1]
+}
 
 // AppendIncident writes a step of an incident. It returns nil also if the identical step is there, and a *TakenError if
 // somebody else has written it; other errors as for WriteDuty.
@@ -150,7 +158,7 @@ func together(steps []Step) []Incident {
 			all = append(all, Incident{ID: s.Incident})
 		}
 		in := &all[len(all)-1]
-		in.Node, in.Role = cmp.Or(in.Node, s.Node), cmp.Or(in.Role, s.Role)
+		in.Node, in.Role, in.Cause = cmp.Or(in.Node, s.Node), cmp.Or(in.Role, s.Role), cmp.Or(in.Cause, s.Cause)
 		in.Steps = append(in.Steps, s)
 	}
 	return all

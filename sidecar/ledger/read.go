@@ -24,6 +24,8 @@ type Reading struct {
 	Beats map[string]Meta
 	// Intents are the newest replacement of each node, with its call and its closing.
 	Intents map[string]cluster.Intent
+	// Destroyed is the newest machine that was destroyed on purpose; its zero value: none ever was.
+	Destroyed cluster.Destruction
 	// Hired are the ages, by the store's clock, of all intents that are younger than a day.
 	Hired []time.Duration
 }
@@ -103,7 +105,7 @@ func (f *found) add(l *Ledger, o Object) error {
 		}
 	case calls, closings:
 		name, n, ok = p.numbered(nodeName)
-	case ties:
+	case ties, destructions:
 		n, ok = parseNumber(strings.Join(p.parts, "/"))
 		ok = ok && n > 0
 	case heartbeats:
@@ -177,6 +179,8 @@ func check(p path, n uint64, body []byte) (err error) {
 		_, err = decodeCall(p.parts[0], n, body)
 	case closings:
 		_, err = decodeClosing(p.parts[0], n, body)
+	case destructions:
+		_, err = decodeDestruction(n, body)
 	}
 	return err
 }
@@ -201,6 +205,9 @@ func (l *Ledger) reading(f found) (Reading, error) {
 			r.Duties[name], err = decodeDuty(name, n, body)
 		case ties:
 			r.Tie, err = decodeTie(n, body)
+		case destructions:
+			r.Destroyed, err = decodeDestruction(n, body)
+			r.Destroyed.Age = f.age[series]
 		case intents:
 			r.Intents[name], err = l.replacement(f, name)
 		}

@@ -55,7 +55,7 @@ func (c *chronicler) follow(v decide.View, d decide.Decision, p decide.Policy, w
 		if verdict.State != decide.Failed || heard == 0 || c.open[k] != nil {
 			continue // who was never heard was not lost on our watch
 		}
-		in := &incident{id: at(heard).UTC().Format("20060102T150405Z") + "-" + k, role: roleOf(p, k), began: heard, told: map[string]bool{}}
+		in := &incident{id: cluster.IncidentID(at(heard), k), role: roleOf(p, k), began: heard, told: map[string]bool{}}
 		for _, h := range v.Peers[k].Said.Holds {
 			if h.State == cluster.Held || h.State == cluster.Offered {
 				in.duties = append(in.duties, h.Duty)
