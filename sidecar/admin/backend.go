@@ -18,4 +18,7 @@ type Backend interface {
 	Order(change func(*decide.Orders))
 	// Incidents reads the ledger's incidents, oldest first. An error may say that there is no ledger.
 	Incidents(ctx context.Context) ([]Incident, error)
+	// Destroy carries out an order of chaos, after everything that could speak against it was read afresh. Other than the rest
+	// it takes seconds. A Refusal says that nothing has happened; after any other error the machine may be gone.
+	Destroy(ctx context.Context, d Destroy) (Destroyed, error)
 }

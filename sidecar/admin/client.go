@@ -81,6 +81,12 @@ func (c *Client) Switchover(ctx context.Context, m Move) (Moving, error) {
 	return order[Moving](ctx, c, "switchover", m)
 }
 
+// Destroy orders chaos. A *Problem with a status below 500 says that nothing has happened; after any other error the machine may
+// be gone.
+func (c *Client) Destroy(ctx context.Context, d Destroy) (Destroyed, error) {
+	return order[Destroyed](ctx, c, "chaos", d)
+}
+
 // Pause makes the node, or every one, only observe.
 func (c *Client) Pause(ctx context.Context, p Pause) (Pausing, error) {
 	return order[Pausing](ctx, c, "pause", p)

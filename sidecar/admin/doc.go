@@ -13,6 +13,8 @@
 //	POST /v1/switchover  {"role":"lb","to":"lb2"}   202 Moving, once the order is given; "to" may be left out
 //	POST /v1/pause       {"everywhere":true}         200 Pausing; the key may be left out
 //	POST /v1/resume      {"everywhere":true}         200 Pausing
+//	POST /v1/chaos       {"node":"web2","machine":"1004","seed":7}   200 Destroyed, once its power is cut; "dry_run":true changes
+//	                                                 nothing, "apart":"1h" refuses what comes sooner after the last one
 //	POST /v1/access      {"for":"720h0m0s"}          200 application/x-pem-file: an operator's certificate, key and authority;
 //	                                                 on the socket only
 //	GET  /metrics        200 in Prometheus' text format (package admin/metrics lists them)

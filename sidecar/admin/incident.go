@@ -7,6 +7,8 @@ type Incident struct {
 	ID   string `json:"id"`
 	Node string `json:"node"` // that was lost
 	Role string `json:"role"`
+	// Cause is why it was lost: "chaos", on purpose. Empty: not known.
+	Cause string `json:"cause"`
 	// Phases are those that were reached, in their order: lost, detected, taken over, fenced, created, booted, applied,
 	// synced, redundant. An incident whose last one is "redundant" is over.
 	Phases []IncidentPhase `json:"phases"`

@@ -40,6 +40,18 @@ func TestARequestIsUnderstoodToTheLetterOrRefused(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", body, text(err), want)
 		}
 	}
+	for body, want := range map[string]string{
+		`{"node":"web1","machine":"1003","seed":18446744073709551615,"apart":"1h","dry_run":true}`: "",
+		`{"node":"web1"}`:    "node and machine must both be named",
+		`{"machine":"1003"}`: "node and machine must both be named",
+		`{"node":"web1","machine":"1003","apart":"-1s"}`:               "apart -1s: must not be negative",
+		`{"node":"web1","machine":"` + strings.Repeat("1", 254) + `"}`: "a name has more than 253 bytes",
+		`{"node":"web1","machine":"1003","force":true}`:                `the body is not what this wants: json: unknown field "force"`,
+	} {
+		if _, err := decodeDestroy(strings.NewReader(body)); text(err) != want {
+			t.Errorf("%s: got %q, want %q", body, text(err), want)
+		}
+	}
 	if a, err := decodeAccess(strings.NewReader("{}")); err != nil || time.Duration(a.For) != 30*24*time.Hour {
 		t.Errorf("got %+v, %v", a, err)
 	}
@@ -55,9 +67,9 @@ func text(err error) string {
 // FuzzRequests holds every route that reads a body to its promises: it answers, with JSON, in bounds; it takes an order only
 // from a body it has understood; and what it has understood is all there is in the body.
 func FuzzRequests(f *testing.F) {
-	routes := []string{"/v1/switchover", "/v1/pause", "/v1/resume", "/v1/access"}
+	routes := []string{"/v1/switchover", "/v1/pause", "/v1/resume", "/v1/access", "/v1/chaos"}
 	for i := range routes {
-		for _, body := range []string{"", "{}", `{"role":"lb","to":"lb2"}`, `{"everywhere":true}`, `{"for":"1h"}`, `{"role":"lb"}x`, "[", "null", "{\"role\":\"\xff\"}"} {
+		for _, body := range []string{"", "{}", `{"role":"lb","to":"lb2"}`, `{"everywhere":true}`, `{"for":"1h"}`, `{"node":"web1","machine":"1","apart":"1h"}`, `{"role":"lb"}x`, "[", "null", "{\"role\":\"\xff\"}"} {
 			f.Add(uint8(i), []byte(body))
 		}
 	}

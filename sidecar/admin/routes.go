@@ -39,6 +39,7 @@ func (s *Server) Handler(from Origin) http.Handler {
 	mux.HandleFunc("GET /v1/plan", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK)(s.plan()) })
 	mux.HandleFunc("GET /v1/incidents", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.incidents(r.Context())) })
 	mux.HandleFunc("POST /v1/switchover", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusAccepted)(s.switchover(r)) })
+	mux.HandleFunc("POST /v1/chaos", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.destroy(r)) })
 	mux.HandleFunc("POST /v1/pause", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.pause(r, true)) })
 	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.pause(r, false)) })
 	mux.HandleFunc("GET /healthz", s.healthz)

@@ -90,6 +90,7 @@ type backend struct {
 	at     time.Time
 	orders decide.Orders
 	past   []Incident
+	gone   []Destroy // what was ordered
 	err    error
 }
 
@@ -106,6 +107,16 @@ func (b *backend) Order(change func(*decide.Orders)) {
 }
 
 func (b *backend) Incidents(context.Context) ([]Incident, error) { return b.past, b.err }
+
+func (b *backend) Destroy(_ context.Context, d Destroy) (Destroyed, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return Destroyed{}, b.err
+	}
+	b.gone = append(b.gone, d)
+	return Destroyed{Node: d.Node, Machine: d.Machine, DryRun: d.DryRun}, nil
+}
 
 func (b *backend) paused() bool {
 	b.mu.Lock()

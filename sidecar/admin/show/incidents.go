@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"understudy/sidecar/admin"
+	"understudy/sidecar/cluster"
 )
 
 // Incidents is the cluster's history, the newest last, as somebody who reads a terminal from below wants it.
@@ -28,14 +29,18 @@ func (p *page) incident(inc admin.Incident, now time.Time) {
 	if inc.Role != "" {
 		who += " (" + inc.Role + ")"
 	}
+	lost := "was lost"
+	if inc.Cause == cluster.Chaos {
+		lost = "was destroyed by chaos"
+	}
 	switch {
 	case len(inc.Phases) == 0:
 		p.line(0, bad, who+": nothing is written about it yet")
 		return
 	case inc.Over():
-		p.line(0, good, fmt.Sprintf("%s was lost; redundant again after %s", who, admin.Words(inc.Took())))
+		p.line(0, good, fmt.Sprintf("%s %s; redundant again after %s", who, lost, admin.Words(inc.Took())))
 	default:
-		p.line(0, bad, fmt.Sprintf("%s was lost %s ago and is not made good yet", who, admin.Words(max(now.Sub(inc.Phases[0].At), 0))))
+		p.line(0, bad, fmt.Sprintf("%s %s %s ago and is not made good yet", who, lost, admin.Words(max(now.Sub(inc.Phases[0].At), 0))))
 	}
 	t := table{columns: []column{{"", 0}, {"", 2}, {"", 0}, {"", 1}}}
 	for i, ph := range inc.Phases {

@@ -112,6 +112,7 @@ func TestIncidentsAtAllWidthsAreTheGolden(t *testing.T) {
 		{ID: "1", Node: "lb1", Role: "lb", Phases: phases("lost", "detected", "taken over", "fenced", "created", "booted", "applied", "synced", "redundant")},
 		{ID: "2", Node: "web2", Role: "web", Phases: detailed},
 		{ID: "3", Node: "mail1", Role: "mail"},
+		{ID: "4", Node: "web1", Role: "web", Cause: "chaos", Phases: phases("lost", "detected", "booted", "redundant")},
 	}
 	golden(t, "incidents.txt", atWidths(t, func(l Look) string { return Incidents(all, at.Add(10*time.Minute), l) }))
 	if got := Incidents(nil, at, Look{}); got != "no node was ever lost\n" {
