@@ -36,17 +36,22 @@ local cloud, --connect HOST:PORT any node over the network, with a certificate t
 on a node.`
 
 func (w *where) flags(cmd *cobra.Command) {
+	w.reach(cmd)
+	cmd.Flags().StringVar(&w.node, "node", "", "with --local: ask this node and no other")
+	cmd.MarkFlagsMutuallyExclusive("node", "connect")
+	_ = cmd.RegisterFlagCompletionFunc("node", w.complete(nodeNames)) // fails for flags that do not exist
+}
+
+// reach are the flags of a command that asks whichever node will do.
+func (w *where) reach(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&w.socket, "socket", "", "admin socket of the sidecar on this machine (default: as "+config.Path+" says)")
 	f.StringVar(&w.local, "local", "", "ask a node of this local cloud")
-	f.StringVar(&w.node, "node", "", "with --local: ask this node and no other")
 	f.StringVar(&w.connect, "connect", "", "ask the node at HOST:PORT over mutual TLS")
 	f.StringVar(&w.cert, "cert", "", "with --connect: file with the certificate that understudy access has made")
 	f.StringVar(&w.key, "key", "", "with --connect: file with its key (default: that of --cert)")
 	cmd.MarkFlagsMutuallyExclusive("socket", "local", "connect")
-	cmd.MarkFlagsMutuallyExclusive("node", "connect")
 	cmd.MarkFlagsRequiredTogether("connect", "cert")
-	_ = cmd.RegisterFlagCompletionFunc("node", w.complete(nodeNames)) // fails for flags that do not exist
 	_ = cmd.RegisterFlagCompletionFunc("local", completeLocal)
 	for _, flag := range []string{"connect"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
@@ -128,6 +133,11 @@ func (w *where) localClients(ctx context.Context) ([]*admin.Client, error) {
 // ask finds the sidecar to talk to and what it believes: the first that has a majority of the members with it, since that
 // is where decisions are made; without one the first that answers. The caller closes the client.
 func (w *where) ask(ctx context.Context) (*admin.Client, admin.Status, error) {
+	return w.askBut(ctx, "")
+}
+
+// askBut does the same, and asks anybody but one node.
+func (w *where) askBut(ctx context.Context, but string) (*admin.Client, admin.Status, error) {
 	all, err := w.clients(ctx)
 	if err != nil {
 		return nil, admin.Status{}, err
@@ -146,6 +156,9 @@ func (w *where) ask(ctx context.Context) (*admin.Client, admin.Status, error) {
 		switch {
 		case err != nil:
 			errs = append(errs, err)
+			c.Close()
+		case got.Node == but:
+			errs = append(errs, fmt.Errorf("%s answers, and is not to be asked", but))
 			c.Close()
 		case chosen == nil || got.Majority.Have:
 			if chosen != nil {

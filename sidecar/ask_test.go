@@ -29,6 +29,9 @@ type stage struct {
 	view   decide.View
 	self   cluster.Announcement
 	orders decide.Orders
+	past   []admin.Incident
+	gone   []admin.Destroy
+	refuse error // of the next destruction
 	socket string
 }
 
@@ -38,9 +41,11 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{socket: filepath.Join(dir, "admin.sock")}
+	s := &stage{socket: filepath.Join(dir, "admin.sock"), past: []admin.Incident{{ID: "7", Node: "lb2", Role: "lb"}}}
 	good := cluster.Announcement{Phase: cluster.Serving, Health: cluster.Healthy, Voting: true}
 	s.self = good
+	s.self.Machine = "1001"
+	good.Machine = "1002"
 	s.self.Holds = []cluster.Hold{{Duty: "lb", Epoch: 1, State: cluster.Held}}
 	s.view = decide.View{Now: 1e12, Peers: map[string]cluster.Peer{"lb2": {Heard: 1e12 - 1e7, Said: good}}}
 	key, err := admin.NewAuthority(secrets.NewSecret(strings.Repeat("k", 32)))
@@ -77,7 +82,19 @@ func (s *stage) Order(change func(*decide.Orders)) {
 }
 
 func (s *stage) Incidents(context.Context) ([]admin.Incident, error) {
-	return []admin.Incident{{ID: "7", Node: "lb2", Role: "lb"}}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.past, nil
+}
+
+func (s *stage) Destroy(_ context.Context, d admin.Destroy) (admin.Destroyed, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != nil {
+		return admin.Destroyed{}, s.refuse
+	}
+	s.gone = append(s.gone, d)
+	return admin.Destroyed{Node: d.Node, Machine: d.Machine, DryRun: d.DryRun, Incident: "8"}, nil
 }
 
 // lb2 changes what the peer says.
@@ -283,7 +300,7 @@ func TestPlanIncidentsAndAccessPrintWhatTheyAreFor(t *testing.T) {
 		{[]string{"plan"}, "lb1 has nothing to change"},
 		{[]string{"plan", "--json"}, `"actions": []`},
 		{[]string{"incidents"}, "lb2 (lb): nothing is written about it yet"},
-		{[]string{"incidents", "--json"}, "[\n  {\n    \"id\": \"7\",\n    \"node\": \"lb2\",\n    \"role\": \"lb\",\n    \"phases\": []"},
+		{[]string{"incidents", "--json"}, "[\n  {\n    \"id\": \"7\",\n    \"node\": \"lb2\",\n    \"role\": \"lb\",\n    \"cause\": \"\",\n    \"phases\": []"},
 		{[]string{"access", "--for", "1h"}, "-----BEGIN PRIVATE KEY-----"},
 	} {
 		out, errs, code := understudy(t.Context(), append(tc.args, "--socket", s.socket)...)
@@ -336,7 +353,7 @@ func TestTheShellCompletesRolesAndNodes(t *testing.T) {
 
 // Help teaches: what a command does, how it ends, whom it asks, and examples.
 func TestHelpTeaches(t *testing.T) {
-	for _, name := range []string{"status", "plan", "incidents", "switchover", "pause", "resume", "access"} {
+	for _, name := range []string{"status", "plan", "incidents", "chaos", "switchover", "pause", "resume", "access"} {
 		out, _, code := understudy(t.Context(), name, "--help")
 		if code != 0 || !strings.Contains(out, "Examples:\n  ") || !strings.Contains(out, "--local NAME asks a node") {
 			t.Errorf("%s: got %d\n%s", name, code, out)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"understudy/sidecar/admin"
+	"understudy/sidecar/chaos"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/ledger"
 	"understudy/sidecar/ledger/sigv4"
@@ -129,7 +130,7 @@ func (b *book) OpenIncident(ctx context.Context, node string) (string, error) {
 
 // told is an incident in the words of the admin API.
 func told(in ledger.Incident) admin.Incident {
-	out := admin.Incident{ID: in.ID, Node: in.Node, Role: in.Role}
+	out := admin.Incident{ID: in.ID, Node: in.Node, Role: in.Role, Cause: in.Cause}
 	for i, s := range in.Steps {
 		took := s.At.Sub(in.Steps[max(0, i-1)].At)
 		if before := in.Steps[max(0, i-1)]; s.Took > 0 && s.By == before.By {
@@ -143,7 +144,15 @@ func told(in ledger.Incident) admin.Incident {
 // backend is the loop, and the ledger where there is one, in the admin API's words.
 type backend struct {
 	*reconcile.Loop
-	book *book
+	book  *book
+	chaos *chaos.Destroyer // nil: there is no ledger or no provider
+}
+
+func (b backend) Destroy(ctx context.Context, d admin.Destroy) (admin.Destroyed, error) {
+	if b.chaos == nil {
+		return admin.Destroyed{}, admin.Refusal("nobody would replace the machine: this node has no provider or no ledger")
+	}
+	return b.chaos.Destroy(ctx, d)
 }
 
 func (b backend) Incidents(ctx context.Context) ([]admin.Incident, error) {

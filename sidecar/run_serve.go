@@ -13,6 +13,7 @@ import (
 
 	"understudy/sidecar/admin"
 	"understudy/sidecar/admin/metrics"
+	"understudy/sidecar/chaos"
 	"understudy/sidecar/reconcile"
 )
 
@@ -26,7 +27,7 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 		return err
 	}
 	samples := metrics.Handler(metrics.Config{Log: p.log, Snapshot: loop.Snapshot, Beats: p.beats, Version: version()})
-	c := admin.Config{Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book}, Authority: authority, Metrics: samples}
+	c := admin.Config{Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book, p.chaos(loop)}, Authority: authority, Metrics: samples}
 	if p.cfg.Listen.Admin == "" {
 		s := admin.NewServer(c)
 		g.Go(func() error { return s.ServeSocket(ctx, p.cfg.Socket) })
@@ -52,6 +53,20 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 	g.Go(func() error { return s.ServeTLS(ctx, l, cert) })
 	g.Go(func() error { return s.ServeSocket(ctx, p.cfg.Socket) })
 	return p.serveMetrics(ctx, g, samples)
+}
+
+// chaos makes what carries out orders to destroy a machine.
+func (p *parts) chaos(loop *reconcile.Loop) *chaos.Destroyer {
+	if p.provider == nil || p.book == nil {
+		return nil
+	}
+	status := func() admin.Status {
+		policy, view, decision, at := loop.Snapshot()
+		return admin.NewStatus(policy, view, decision).Dated(at, time.Now())
+	}
+	return chaos.New(chaos.Config{
+		Log: p.log, Machine: p.me.machine, Tag: p.roster.Cluster, Status: status, Ledger: p.book.Ledger, Provider: p.provider, Now: p.clock.Now,
+	})
 }
 
 // serveMetrics answers Prometheus on loopback, without TLS.
