@@ -13,6 +13,7 @@ func checkout(t *testing.T) Layer {
 	t.Helper()
 	repo, programs := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(repo, "systemd", "understudy-bootstrap.service"), "[Unit]\n")
+	write(t, filepath.Join(repo, "systemd", "understudy-chaos.timer"), "[Timer]\n")
 	write(t, filepath.Join(repo, "systemd", "ssh.service.d", "a.conf"), "[Service]\n")
 	write(t, filepath.Join(repo, "systemd", "README"), "not a unit\n")
 	write(t, filepath.Join(repo, PackageList), "nginx # web\npuppet-module-puppetlabs-stdlib\n\n")
@@ -43,6 +44,7 @@ func TestLayerHoldsProgramsUnitsConfigurationAndModules(t *testing.T) {
 	for path, want := range map[string]string{
 		"usr/bin/understudy": "#!program understudy",
 		"usr/lib/systemd/system/understudy-bootstrap.service": "[Unit]\n",
+		"usr/lib/systemd/system/understudy-chaos.timer":       "[Timer]\n",
 		"usr/lib/systemd/system/ssh.service.d/a.conf":         "[Service]\n",
 		"etc/facter/facter.conf":                              "facts : {}\n",
 		"etc/understudy/bootstrap.yaml":                       "https://git.example/c.git",
@@ -61,6 +63,9 @@ func TestLayerHoldsProgramsUnitsConfigurationAndModules(t *testing.T) {
 		if got, err := os.Readlink(filepath.Join(root, path)); err != nil || got != want {
 			t.Errorf("%s: got link %q, %v; want %q", path, got, err, want)
 		}
+	}
+	if wanted, err := filepath.Glob(filepath.Join(root, "etc/systemd/system/*/understudy-chaos*")); err != nil || len(wanted) > 0 {
+		t.Errorf("chaos starts by itself: %v, %v", wanted, err)
 	}
 	if _, err := os.Stat(filepath.Join(root, "usr/lib/systemd/system/README")); err == nil {
 		t.Error("a file that is no unit was installed as one")
