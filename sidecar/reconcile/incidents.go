@@ -74,7 +74,7 @@ func (c *chronicler) follow(v decide.View, d decide.Decision, p decide.Policy, w
 		for _, phase := range in.replaced(v, k) {
 			steps = append(steps, in.step(k, phase.name, wall, v.Now.Sub(in.began), phase.detail))
 		}
-		if whole {
+		if whole && v.Peers[k].Said.Claim > 0 { // without a claim it could not take a duty over yet
 			steps = append(steps, in.step(k, "redundant", wall, v.Now.Sub(in.began), "every node serves again"))
 			delete(c.open, k)
 		}
@@ -118,19 +118,18 @@ type phase struct {
 
 // replaced lists, each once, the phases that a replacement of the lost node has come to.
 func (in *incident) replaced(v decide.View, k string) []phase {
-	i, c, m := v.Ledger.Intents[k], v.Ledger.Claims[k], v.Machines[k]
+	i, m, said := v.Ledger.Intents[k], v.Machines[k], v.Peers[k].Said
 	if !i.Open() || i.Machine == "" {
 		return nil
 	}
-	joined := c.Epoch > i.Replaces && c.Machine != i.Machine
-	said := v.Peers[k].Said
-	there := joined && said.Claim == c.Epoch
+	// By its own word, which comes sooner than our next reading of its claim: by then it may serve, and the tale be over.
+	joined := said.Claim > i.Replaces && said.Machine != i.Machine
 	var all []phase
 	for _, p := range []phase{
 		{"fenced", "machine " + i.Machine + " is off or gone", m.ID == i.Machine && (m.Power == cluster.PowerOff || m.Power == cluster.PowerGone)},
 		{"created", "the provider was asked for a new machine", i.Called > 0},
-		{"booted", "machine " + c.Machine + " is up and has joined as " + k, joined},
-		{"applied", "its role is applied", there && said.Phase >= cluster.Applied},
+		{"booted", "machine " + said.Machine + " is up and has joined as " + k, joined},
+		{"applied", "its role is applied", joined && said.Phase >= cluster.Applied},
 	} {
 		if p.so && !in.told[p.name] {
 			in.told[p.name] = true

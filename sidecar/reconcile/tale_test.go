@@ -21,7 +21,7 @@ var talePolicy = decide.Policy{
 func tale(now cluster.Instant) (decide.View, decide.Decision) {
 	peer := func(last byte, holds ...cluster.Hold) cluster.Peer {
 		return cluster.Peer{Heard: now, Said: cluster.Announcement{
-			Phase: cluster.Serving, Private: netip.AddrFrom4([4]byte{10, 9, 0, last}), Holds: holds,
+			Claim: 1, Phase: cluster.Serving, Private: netip.AddrFrom4([4]byte{10, 9, 0, last}), Holds: holds,
 		}}
 	}
 	v := decide.View{Now: now, Started: now.Add(-10 * time.Second), Private: netip.MustParseAddr("10.9.0.3"), Peers: map[string]cluster.Peer{
@@ -73,6 +73,38 @@ func TestACoordinatorTellsALossFromItsBeginningToItsEnd(t *testing.T) {
 	}
 	if want := []time.Duration{0, 550 * time.Millisecond, 600 * time.Millisecond, time.Minute}; !slices.Equal(took, want) {
 		t.Errorf("took %v, want %v", took, want)
+	}
+}
+
+// A new machine that serves before the ledger was read again has its claim told all the same.
+func TestAReplacementIsToldByTheNewMachinesOwnWord(t *testing.T) {
+	c := chronicler{open: map[string]*incident{"lb2": {id: "i", role: "lb", began: 1, told: map[string]bool{}}}}
+	turn := func(said cluster.Announcement) []string {
+		v, d := tale(cluster.Instant(time.Hour))
+		v.Peers["lb2"] = cluster.Peer{Heard: v.Now, Said: said}
+		v.Ledger.Intents = map[string]cluster.Intent{"lb2": {Node: "lb2", N: 1, Replaces: 3, Machine: "33", Called: time.Second}}
+		v.Ledger.Claims = map[string]cluster.Claim{"lb2": {Node: "lb2", Epoch: 3, Machine: "33", Tombstoned: true}}
+		v.Machines = map[string]decide.MachineReading{"lb2": {ID: "33", Power: cluster.PowerGone}}
+		var got []string
+		for _, s := range c.follow(v, d, talePolicy, time.Now()) {
+			got = append(got, s.Phase)
+		}
+		return got
+	}
+	for _, tc := range []struct {
+		claim string
+		said  cluster.Announcement
+		want  []string
+	}{
+		{"the old machine's last word", cluster.Announcement{Claim: 3, Machine: "33", Phase: cluster.Applied}, []string{"fenced", "created"}},
+		{"not claimed yet", cluster.Announcement{Machine: "34", Phase: cluster.Booting}, nil},
+		{"serving, not claimed yet", cluster.Announcement{Machine: "34", Phase: cluster.Serving}, nil},
+		{"claimed", cluster.Announcement{Claim: 4, Machine: "34", Phase: cluster.Booting}, []string{"booted"}},
+		{"serving", cluster.Announcement{Claim: 4, Machine: "34", Phase: cluster.Serving}, []string{"applied", "redundant"}},
+	} {
+		if got := turn(tc.said); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %q, want %q", tc.claim, got, tc.want)
+		}
 	}
 }
 
