@@ -303,7 +303,9 @@ func (w *world) stray() (func(), []*node) {
 		return nil, nil
 	}
 	if w.chance(0.3) {
-		w.made(n.name, tag).foreign = true
+		m := w.made(n.name, tag)
+		m.foreign = true
+		w.after(2*time.Hour, func() { w.remove(m) }) // by whoever it belongs to; until then it counts
 		return nil, nil
 	}
 	nonce := w.nonce()

@@ -53,9 +53,11 @@ func (w *world) tryLeap() {
 	}
 }
 
-// spare says that there are machines that run and are no node.
+// spare says that there are machines of ours that run and are no node.
 func (w *world) spare() bool {
-	return slices.ContainsFunc(w.cloud.machines, func(m *machine) bool { return m.power != cluster.PowerOff && w.embodied(m) == nil })
+	return slices.ContainsFunc(w.cloud.machines, func(m *machine) bool {
+		return m.power != cluster.PowerOff && !m.foreign && w.embodied(m) == nil
+	})
 }
 
 // steady says that everything is as it should be, so that all that a node looks at is renewed over and over.
@@ -78,7 +80,7 @@ func (w *world) steady() bool {
 
 // untilHire bounds a leap while a replacement waits for a time to come.
 func (w *world) untilHire() time.Duration {
-	const soon, later = 2 * time.Second, 30 * time.Second
+	const soon, later, tomorrow = 2 * time.Second, 30 * time.Second, 5 * time.Minute
 	by := never.sub(0)
 	for _, n := range w.nodes {
 		if !n.up || n.own == nil || !acts(n.memory.Duties[cluster.Coordinator].Hold.State) || !w.shape.ledger {
@@ -87,8 +89,10 @@ func (w *world) untilHire() time.Duration {
 		for _, k := range w.nodes {
 			if v := n.memory.Verdicts[k.name]; v.State == decide.Failed && n.clock.at(w.now).Sub(v.Since) < n.policy.Timings.Hold+soon {
 				return soon
-			} else if v.State == decide.Failed || w.isOpen(k.name, k.newest(w)) {
-				by = later
+			} else if w.isOpen(k.name, k.newest(w)) {
+				by = min(by, later)
+			} else if v.State == decide.Failed { // the next try comes in minutes, or in a day
+				by = min(by, tomorrow)
 			}
 		}
 	}
