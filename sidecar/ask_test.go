@@ -341,6 +341,7 @@ func TestTheShellCompletesRolesAndNodes(t *testing.T) {
 		{[]string{"switchover", "--socket", s.socket, "x"}, []string{":4"}},
 		{[]string{"switchover", "--socket", s.socket, "lb", "--to", ""}, []string{"lb2\tserving", ":4"}},
 		{[]string{"status", "--socket", s.socket, "--node", ""}, []string{"lb1\tlb primary, serving", "lb2\tlb standby, serving", ":4"}},
+		{[]string{"chaos", "--socket", s.socket, "--node", "lb2"}, []string{"lb2\tlb standby, serving", ":4"}},
 		{[]string{"status", "--wait", ""}, []string{"redundant", ":4"}},
 		{[]string{"switchover", "--socket", s.socket + ".none", ""}, []string{":4"}},
 	} {

@@ -15,8 +15,7 @@ import (
 	"time"
 )
 
-// spareRoles is a roster without data, which is all that the reference cluster lacks for being redundant. A role of three leaves two
-// more candidates than one of two, and yet each role is as likely.
+// spareRoles is a roster without data: those of the reference cluster have no mirror yet, which keeps it from being redundant.
 const spareRoles = `cluster: spare
 domain: spare.example
 provider:
