@@ -59,7 +59,7 @@ func routine(a decide.Action) bool {
 	switch a := a.(type) {
 	case decide.Gate:
 		return a.Until != 0 && !a.Drain
-	case decide.ReadHolder, decide.ReadMachine, decide.ReadLedger, decide.ReadZone, decide.CountSockets:
+	case decide.ReadHolder, decide.ReadMachine, decide.ReadList, decide.ReadLedger, decide.ReadZone, decide.CountSockets:
 		return true
 	}
 	return false
@@ -100,6 +100,27 @@ func describe(a decide.Action, v decide.View) (string, decide.Expect) {
 		return "read what " + a.Zone + " publishes", decide.Expect{}
 	case decide.UpdateZone:
 		return fmt.Sprintf("publish %d records in %s", len(a.Want), a.Zone), a.Expect
+	}
+	return describeHiring(a)
+}
+
+// describeHiring is describe for the steps of a replacement.
+func describeHiring(a decide.Action) (string, decide.Expect) {
+	switch a := a.(type) {
+	case decide.ReadList:
+		return "ask the provider for the list of machines", decide.Expect{}
+	case decide.OpenIntent:
+		return "write into the ledger that " + a.Intent.Node + " shall get a new machine", a.Expect
+	case decide.Tombstone:
+		return fmt.Sprintf("write into the ledger that machine %s is not %s any more", a.Machine, a.Node), a.Expect
+	case decide.PowerOff:
+		return fmt.Sprintf("cut the power of machine %s, which was %s", a.Machine, a.Node), a.Expect
+	case decide.Create:
+		return "ask the provider for a new machine for " + a.Intent.Node, a.Expect
+	case decide.Delete:
+		return fmt.Sprintf("delete machine %s, which was %s and is off", a.Machine, a.Node), a.Expect
+	case decide.CloseIntent:
+		return fmt.Sprintf("write into the ledger that the replacement of %s is %s", a.Closing.Node, a.Closing.Outcome), a.Expect
 	}
 	return a.Key(), decide.Expect{}
 }

@@ -118,7 +118,7 @@ const (
 	lostAfter = 2 * time.Minute
 	// collectAfter is how long a machine must have been seen to be unwanted. A ticket is void by then.
 	collectAfter = 20 * time.Minute
-	// Of tries that failed in a row for a node. The fourth comes when a day has gone by without one.
+	// Of tries that failed in a row for a node, see retryAfter. The fourth comes when a day has gone by without one.
 	firstRetry, mostRetry = 5 * time.Minute, 30 * time.Minute
 	mostTries             = 3
 	forgetTries           = 24 * time.Hour
@@ -249,9 +249,9 @@ func (h *hiring) open(l loss) {
 		why = fmt.Sprintf("%s is being replaced; one at a time", strings.Join(h.busy, ", "))
 	case try > mostTries && !h.p.Off.Budget:
 		why = fmt.Sprintf("%d tries have failed, the last because %s; the next one is %s after it", mostTries, was.Closed.Why, forgetTries)
-	case try > 1 && since < retryAfter(try) && !h.p.Off.Budget:
-		h.in(retryAfter(try) - since)
-		why = fmt.Sprintf("the last try failed because %s; the next one is %s after it", was.Closed.Why, retryAfter(try))
+	case try > 1 && since < h.p.retryAfter(try) && !h.p.Off.Budget:
+		h.in(h.p.retryAfter(try) - since)
+		why = fmt.Sprintf("the last try failed because %s; the next one is %s after it", was.Closed.Why, h.p.retryAfter(try))
 	case h.hiredInAnHour()+h.opening >= h.p.hourly() && !h.p.Off.Budget:
 		why = fmt.Sprintf("%d machines were created within an hour, which is the budget", h.hiredInAnHour()+h.opening)
 	case counted+h.uncreated() >= h.p.mostMachines() && !h.p.Off.Ceiling:
@@ -280,7 +280,12 @@ func (h *hiring) nonce(k string) string {
 	return fmt.Sprintf("%.28s%04x", h.Nonce, slices.Index(h.p.Nodes, k))
 }
 
-func retryAfter(try int) time.Duration { return min(mostRetry, firstRetry<<(try-2)) }
+// retryAfter is the pause before a node's try, from the second on. Where machines are given up sooner than by default, it is as
+// much shorter.
+func (p Policy) retryAfter(try int) time.Duration {
+	s := p.Timings.Startup
+	return min(mostRetry, 3*s, min(firstRetry, s/2)<<(try-2))
+}
 
 // ago turns an age that the ledger told into how long ago that is now.
 func (h *hiring) ago(age time.Duration) time.Duration { return age + h.Now.Since(h.Ledger.ReadSent) }

@@ -163,6 +163,21 @@ func TestAfterThreeFailedTriesAPersonIsAsked(t *testing.T) {
 	says(t, g, "lb1", "3 tries have failed")
 }
 
+func TestPausesBetweenTriesFollowTheStartupTimeoutDownwards(t *testing.T) {
+	for startup, want := range map[time.Duration][]time.Duration{
+		30 * time.Second: {15 * time.Second, 30 * time.Second, time.Minute, 90 * time.Second},
+		10 * time.Minute: {5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute},
+		time.Hour:        {5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute},
+	} {
+		p := Policy{Timings: Timings{Startup: startup}}
+		for i, want := range want {
+			if got := p.retryAfter(i + 2); got != want {
+				t.Errorf("startup %v, try %d: after %v, want %v", startup, i+2, got, want)
+			}
+		}
+	}
+}
+
 func says(t *testing.T, g *rig, node, text string) {
 	t.Helper()
 	if !slices.ContainsFunc(g.nodes[node].out.Blocked, func(b Blocked) bool { return strings.Contains(b.Why, text) }) {

@@ -215,7 +215,7 @@ func pause(a decide.Action) time.Duration {
 // level is how loud a success is: readings are silent.
 func level(a decide.Action) slog.Level {
 	switch a.(type) {
-	case decide.ReadHolder, decide.ReadMachine, decide.ReadLedger, decide.ReadZone, decide.CountSockets:
+	case decide.ReadHolder, decide.ReadMachine, decide.ReadList, decide.ReadLedger, decide.ReadZone, decide.CountSockets:
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo

@@ -267,3 +267,16 @@ func TestAnOlderViewDoesNotRepeatWhatHasBeenDone(t *testing.T) {
 		x.wait()
 	})
 }
+
+func TestReadingsAreSilentWhenTheyWork(t *testing.T) {
+	for _, a := range []decide.Action{
+		decide.ReadHolder{}, decide.ReadMachine{}, decide.ReadList{}, decide.ReadLedger{}, decide.ReadZone{}, decide.CountSockets{},
+	} {
+		if got := level(a); got != slog.LevelDebug {
+			t.Errorf("%T is logged as %v, want debug", a, got)
+		}
+	}
+	if got := level(decide.Delete{}); got != slog.LevelInfo {
+		t.Errorf("a deletion is logged as %v, want info", got)
+	}
+}

@@ -213,6 +213,38 @@ func (l *Loop) judgeClaim(was decide.ClaimReading, c cluster.Claim, arrived clus
 	return r
 }
 
+// returnAfter is how long a machine whose claim has got a tombstone waits with the next claim while it hears no majority. Whoever
+// gave it up cuts its power meanwhile: what is cut off from the others, and reaches the ledger, would only be in the way.
+const returnAfter = 10 * time.Second
+
+// burial is when this machine first saw that its claim has a tombstone. It belongs to the observer that claims.
+type burial struct {
+	epoch uint64
+	at    cluster.Instant
+}
+
+// notYet says that the newest claim was this machine's, has a tombstone, and must not be followed by another one yet.
+func (b *burial) notYet(l *Loop, c cluster.Claim) bool {
+	if !c.Tombstoned || c.Machine != l.cfg.Machine {
+		return false
+	}
+	if b.epoch != c.Epoch {
+		*b = burial{c.Epoch, l.cfg.Now()}
+	}
+	return l.cfg.Now().Sub(b.at) < returnAfter && !l.hearsMost()
+}
+
+// hearsMost says that this node hears a majority of the roster, itself included.
+func (l *Loop) hearsMost() bool {
+	n, nodes := 0, l.cfg.Policy.Nodes
+	for _, k := range nodes {
+		if k == l.cfg.Policy.Self || l.silent(k) != nil {
+			n++
+		}
+	}
+	return 2*n > len(nodes)
+}
+
 // claim makes this machine the node's incarnation, unless another one is. Only a tombstoned claim is superseded.
 func (l *Loop) claim(ctx context.Context) error {
 	v, _ := l.board.look()
@@ -225,6 +257,9 @@ func (l *Loop) claim(ctx context.Context) error {
 	}
 	self := l.cfg.Policy.Self
 	c := r.Claims[self]
+	if l.buried.notYet(l, c) {
+		return nil
+	}
 	if c.Epoch == 0 || c.Tombstoned {
 		c = cluster.Claim{Node: self, Epoch: c.Epoch + 1, Machine: l.cfg.Machine, Private: l.cfg.Private, Public: l.cfg.Public}
 		if err := l.world.Ledger.ClaimIdentity(ctx, c); err != nil {

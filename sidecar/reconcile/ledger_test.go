@@ -215,11 +215,50 @@ func TestANodeClaimsItsIdentityOnceAndOnlyAgainAfterATombstone(t *testing.T) {
 			t.Errorf("claimed %d times, want once", n)
 		}
 		at := r.view().Claim.At
+		r.hear("lb2", time.Minute)
 		f.change(func(f *fakeLedger) { c := f.claims["lb1"]; c.Tombstoned = true; f.claims["lb1"] = c })
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if c := r.view().Claim; !c.Mine || c.Epoch != 2 || c.At <= at {
 			t.Errorf("after the tombstone: got %+v, want claim 2, later", c)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// hear lets a member be heard for a while from now on.
+func (r *rig) hear(node string, d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.heard = map[string]cluster.Peer{node: {Heard: r.now().Add(d)}}
+}
+
+// Whoever is cut off and given up would otherwise claim again and again, and be in the way of its own replacement.
+func TestAMachineThatHearsNoMajorityWaitsBeforeItClaimsAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, f := withLedger(t, idle, func(f *fakeLedger) {
+			f.claims["lb1"] = cluster.Claim{Node: "lb1", Epoch: 4, Machine: "11", Tombstoned: true}
+		})
+		r.run()
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		if r.count("claim lb1 5") > 0 {
+			t.Error("claimed at once")
+		}
+		time.Sleep(5 * time.Second) // a lone survivor would wait for ever
+		synctest.Wait()
+		if c := r.view().Claim; !c.Mine || c.Epoch != 5 {
+			t.Errorf("after a while: got %+v, want claim 5", c)
+		}
+		f.change(func(f *fakeLedger) { c := f.claims["lb1"]; c.Tombstoned = true; f.claims["lb1"] = c })
+		time.Sleep(5 * time.Second)
+		r.hear("web1", time.Minute)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if c := r.view().Claim; !c.Mine || c.Epoch != 6 {
+			t.Errorf("when most are heard: got %+v, want claim 6", c)
 		}
 		if err := r.stop(); err != nil {
 			t.Error(err)

@@ -77,6 +77,7 @@ type Loop struct {
 	steps    steps
 	seen     machines // belongs to readList, one of which runs at a time
 	claimNow hurry
+	buried   burial     // belongs to claim
 	tale     chronicler // belongs to the loop, as named does
 	named    map[string][]netip.Addr
 

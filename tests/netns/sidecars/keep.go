@@ -39,7 +39,7 @@ func (c *Cluster) keep(s Setup) string {
 	c.member = secrets.Membership{Identity: id}
 	keys := sigv4.Keys{AccessKey: secrets.NewSecret("access"), SecretKey: secrets.NewSecret("secret")}
 	sealed, err := secrets.Seal(secrets.Bundle{
-		Version: secrets.BundleVersion, ClusterKey: secrets.NewSecret(strings.Repeat("k", 64)),
+		Version: secrets.BundleVersion, ClusterKey: secrets.NewSecret(strings.Repeat("k", 64)), Provider: s.tokens,
 		Ledger: secrets.LedgerKeys{AccessKey: keys.AccessKey, SecretKey: keys.SecretKey},
 		TSIG:   map[string]secrets.TSIGKey{"ddns": {Algorithm: "hmac-sha256", Secret: secrets.NewSecret(tsigKey)}},
 	}, []age.Recipient{id.Recipient()})
@@ -49,7 +49,7 @@ func (c *Cluster) keep(s Setup) string {
 	c.write("secrets.age", string(sealed))
 	roster := s.Roster
 	if s.Ledger {
-		roster += fmt.Sprintf("ledger: {s3: {endpoint: \"http://%s:9000\", bucket: %s}}\n", c.Host("store").Addr, bucket)
+		roster += fmt.Sprintf("ledger: {s3: {endpoint: %q, bucket: %s}}\n", c.storeURL(), bucket)
 		c.keepObjects(keys)
 	}
 	if s.DNS {
@@ -67,20 +67,34 @@ func (c *Cluster) join(host string) {
 	}
 }
 
+// storeURL is where the object store is.
+func (c *Cluster) storeURL() string { return fmt.Sprintf("http://%s:9000", c.Host("store").Addr) }
+
 // keepObjects serves an object store at the host store.
 func (c *Cluster) keepObjects(keys sigv4.Keys) {
 	c.t.Helper()
 	store, err := objectstore.New(objectstore.Options{
-		Dir: filepath.Join(c.Dir, "objects"), Buckets: []string{bucket}, Keys: keys, Log: slog.New(slog.DiscardHandler),
+		Dir: filepath.Join(c.Dir, "objects"), Buckets: []string{bucket}, Keys: keys, Log: slog.New(slog.DiscardHandler), Now: c.now,
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	l, err := c.Host("store").NS.Listen(c.t.Context(), ":9000")
+	c.Store, c.keys = store, keys
+	c.serve("store", ":9000", store)
+}
+
+// serve answers HTTP at a host until the test ends. Whose clock was stepped gets answers that bear the date it would see.
+func (c *Cluster) serve(host, address string, h http.Handler) {
+	c.t.Helper()
+	l, err := c.Host(host).NS.Listen(c.t.Context(), address)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	server := &http.Server{Handler: c.dated(store), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	dated := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Date", c.now(r).UTC().Format(http.TimeFormat))
+		h.ServeHTTP(w, r)
+	})
+	server := &http.Server{Handler: c.watch(dated), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
 	c.t.Cleanup(func() {
@@ -88,27 +102,27 @@ func (c *Cluster) keepObjects(keys sigv4.Keys) {
 			c.t.Error(err)
 		}
 	})
-	c.Store = store
 }
 
-// dated lets the store's answers to a host bear the date that they would if that host's clock had been stepped.
-func (c *Cluster) dated(store http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		from, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		if by, stepped := c.steps.Load(from.Addr().Unmap()); stepped {
-			w.Header().Set("Date", time.Now().Add(-by.(time.Duration)).UTC().Format(http.TimeFormat))
-		}
-		store.ServeHTTP(w, r)
-	})
+// from is the address of a host that asks.
+func from(r *http.Request) netip.Addr {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		panic(fmt.Sprintf("a request from %q: %v", r.RemoteAddr, err)) // net/http wrote it
+	}
+	return at.Addr().Unmap()
 }
 
-// StepClock lets a host's wall clock be ahead, as far as the store's answers tell: the kernel has one such clock for all.
-// Signatures hold for a quarter of an hour, so by must be less.
-func (c *Cluster) StepClock(host string, by time.Duration) { c.steps.Store(c.Host(host).Addr, by) }
+// now is what time it is, seen from a host that asks: its own clock is right for itself.
+func (c *Cluster) now(r *http.Request) time.Time {
+	if by, stepped := c.clocks.Load(from(r)); stepped {
+		return time.Now().Add(-by.(time.Duration))
+	}
+	return time.Now()
+}
+
+// StepClock lets a host's wall clock be ahead, as far as servers' answers tell: the kernel has one such clock for all.
+func (c *Cluster) StepClock(host string, by time.Duration) { c.clocks.Store(c.Host(host).Addr, by) }
 
 // keepZone serves test.example at the host names, by Knot from the tools tree.
 func (c *Cluster) keepZone() {

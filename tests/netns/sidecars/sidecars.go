@@ -6,6 +6,7 @@ package sidecars
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 
 	"understudy/bootstrap/secrets"
 	"understudy/sidecar/cloud/localcloud/objectstore"
+	"understudy/sidecar/ledger/sigv4"
 	"understudy/tests/netns/wire"
 )
 
@@ -36,9 +38,11 @@ type Cluster struct {
 	Store   *objectstore.Store // nil: there is no ledger
 
 	t      testing.TB
-	member secrets.Membership // what a node has by having joined
-	zone   *wire.Process      // the name server; nil: there is none
-	steps  sync.Map           // time.Duration by netip.Addr, see StepClock
+	member secrets.Membership              // what a node has by having joined
+	keys   sigv4.Keys                      // of the store
+	zone   *wire.Process                   // the name server; nil: there is none
+	clocks sync.Map                        // time.Duration by netip.Addr, see StepClock
+	watch  func(http.Handler) http.Handler // who looks on at what is asked of servers
 }
 
 // Setup is what a scenario's cluster has besides three nodes. The zero value: nothing.
@@ -47,6 +51,8 @@ type Setup struct {
 	Nodes  []string // other ones than n1, n2 and n3
 	Ledger bool     // an object store at the host store
 	DNS    bool     // a name server (Knot) at the host names
+
+	tokens map[string]secrets.Secret // of providers
 }
 
 // New starts the sidecars and waits until one answers on the address, has for a while, and all have voted.
@@ -55,7 +61,7 @@ func New(t testing.TB, s Setup) *Cluster {
 	if s.Nodes == nil {
 		s.Nodes = []string{"n1", "n2", "n3"}
 	}
-	c := &Cluster{t: t, Dir: t.TempDir(), Nodes: s.Nodes, Runs: map[string]*wire.Process{}}
+	c := &Cluster{t: t, Dir: t.TempDir(), Nodes: s.Nodes, Runs: map[string]*wire.Process{}, watch: func(h http.Handler) http.Handler { return h }}
 	c.Wire = wire.New(t, append(slices.Clone(c.Nodes), "client", "store", "names")...)
 	roster := c.keep(s)
 	c.write("roles.yaml", fmt.Sprintf(`cluster: test

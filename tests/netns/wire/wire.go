@@ -42,7 +42,8 @@ type Wire struct {
 	t      testing.TB
 	hub    *netns.Namespace
 	hosts  map[string]*Host
-	serial int
+	logs   string // the directory of what programs print
+	serial atomic.Int64
 	number int64
 }
 
@@ -65,7 +66,7 @@ func New(t testing.TB, hosts ...string) *Wire {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
 	sweep(t)
-	l := &Wire{t: t, hosts: map[string]*Host{}, number: wires.Add(1)}
+	l := &Wire{t: t, hosts: map[string]*Host{}, logs: t.TempDir(), number: wires.Add(1)}
 	l.hub = l.namespace("hub")
 	for i, name := range hosts {
 		l.join(name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}))
@@ -208,13 +209,19 @@ type Process struct {
 
 // Start runs a program in the host. At the end of the test it is killed.
 func (h *Host) Start(name string, cmd *exec.Cmd) *Process {
+	h.wire.t.Helper()
+	p, err := h.Run(name, cmd)
+	h.wire.must(err)
+	return p
+}
+
+// Run is Start for other goroutines than the test's own, which must not end the test.
+func (h *Host) Run(name string, cmd *exec.Cmd) (*Process, error) {
 	t := h.wire.t
-	t.Helper()
-	h.wire.serial++
-	p := &Process{Cmd: cmd, Log: filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d.log", name, h.wire.serial)), done: make(chan struct{})}
+	p := &Process{Cmd: cmd, Log: filepath.Join(h.wire.logs, fmt.Sprintf("%s-%d.log", name, h.wire.serial.Add(1))), done: make(chan struct{})}
 	log, err := os.Create(p.Log)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	if cmd.SysProcAttr == nil {
@@ -224,7 +231,7 @@ func (h *Host) Start(name string, cmd *exec.Cmd) *Process {
 	err = h.NS.Do(cmd.Start)
 	log.Close()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	go func() {
 		p.err = cmd.Wait()
@@ -237,19 +244,27 @@ func (h *Host) Start(name string, cmd *exec.Cmd) *Process {
 			t.Logf("log of %s:\n%s", name, text)
 		}
 	})
-	return p
+	return p, nil
 }
 
 // Kill ends the process and its children, which cannot do anything about it, and waits for its end.
 func (p *Process) Kill() {
-	select {
-	case <-p.done:
+	if p.Over() {
 		return
-	default:
 	}
 	_ = syscall.Kill(-p.Cmd.Process.Pid, syscall.SIGKILL) // gone already is as good
 	_ = syscall.Kill(-p.Cmd.Process.Pid, syscall.SIGCONT)
 	<-p.done
+}
+
+// Over says whether the process has ended.
+func (p *Process) Over() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Signal sends the process a signal.
@@ -275,9 +290,15 @@ func (p *Process) Ended(t testing.TB, within time.Duration) error {
 // Eventually asks until it gets no error, and fails the test if that takes too long.
 func Eventually(t testing.TB, within time.Duration, ask func() error) {
 	t.Helper()
+	EventuallyEvery(t, 5*time.Millisecond, within, ask)
+}
+
+// EventuallyEvery is Eventually with a pause between two questions, for those that cost something.
+func EventuallyEvery(t testing.TB, pause, within time.Duration, ask func() error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
 		err := ask()

@@ -27,12 +27,14 @@ import (
 	"understudy/sidecar/ledger/sigv4"
 )
 
-// Options of a store. All are required.
+// Options of a store. All but Now are required.
 type Options struct {
 	Dir     string   // empty or not there; holds the objects' bodies
 	Buckets []string // that there are from the start
 	Keys    sigv4.Keys
 	Log     *slog.Logger
+	// Now is what time it is for a request's signature. Nil: what this machine's clock says.
+	Now func(*http.Request) time.Time
 }
 
 // Fault is what is wrong with the store. The zero value: nothing.
@@ -64,6 +66,9 @@ func New(opt Options) (*Store, error) {
 	}
 	// The signature check has looked at the time already.
 	api := gofakes3.New(d, gofakes3.WithTimeSkewLimit(0), gofakes3.WithLogger(logger{opt.Log}))
+	if opt.Now == nil {
+		opt.Now = func(*http.Request) time.Time { return time.Now() }
+	}
 	return &Store{opt: opt, api: api.Server()}, nil
 }
 
@@ -110,7 +115,7 @@ func (m *mute) Write(p []byte) (int, error) { return len(p), nil }
 func (m *mute) WriteHeader(int)             {}
 
 func (s *Store) serve(w http.ResponseWriter, r *http.Request) {
-	if err := sigv4.Verify(r, s.opt.Keys, time.Now()); err != nil {
+	if err := sigv4.Verify(r, s.opt.Keys, s.opt.Now(r)); err != nil {
 		refuse(w, err)
 		return
 	}

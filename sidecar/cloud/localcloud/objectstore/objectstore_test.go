@@ -312,3 +312,24 @@ func TestStoreRefusesWhatIsNoBucket(t *testing.T) {
 		}
 	}
 }
+
+func TestASignatureIsJudgedByTheTimeThatTheStoreIsTold(t *testing.T) {
+	for by, want := range map[time.Duration]string{10 * time.Minute: "", 20 * time.Minute: "RequestTimeTooSkewed", -20 * time.Minute: "RequestTimeTooSkewed"} {
+		s, err := New(Options{
+			Dir: t.TempDir(), Buckets: []string{name}, Keys: keys, Log: slog.New(slog.DiscardHandler),
+			Now: func(*http.Request) time.Time { return time.Now().Add(by) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := httptest.NewServer(s)
+		t.Cleanup(srv.Close)
+		got := ""
+		if _, _, err := ours(t, srv, keys).List(t.Context(), "", ""); err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("store ahead by %v: got %q, want %q", by, got, want)
+		}
+	}
+}
