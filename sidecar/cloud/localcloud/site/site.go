@@ -166,6 +166,11 @@ func (s *Site) prepare() error {
 		return err
 	}
 	s.log.Info("control repo is ready", "commit", commit, "files", len(tree))
+	for name, text := range map[string][]byte{"roles.yaml": data, "secrets.age": s.keys.sealed} {
+		if err := errors.Join(os.MkdirAll(s.path("checkout"), 0o755), os.WriteFile(filepath.Join(s.path("checkout"), name), text, 0o644)); err != nil {
+			return err
+		}
+	}
 	return os.WriteFile(filepath.Join(s.opt.Dir, "token"), []byte(s.token+"\n"), 0o600)
 }
 
@@ -212,6 +217,9 @@ func (s *Site) serve(ctx context.Context) error {
 		g.Go(func() error { return fw.serve(ctx, l) })
 	}
 	s.standin, s.watch = newStandin(s), newWatcher(s)
+	if err := s.standin.prepare(ctx); err != nil {
+		return errors.Join(err, stop(g))
+	}
 	if err := s.serveControl(ctx, g); err != nil {
 		return errors.Join(err, stop(g))
 	}
@@ -222,8 +230,8 @@ func (s *Site) serve(ctx context.Context) error {
 			}
 			return nil
 		})
-		g.Go(func() error { return s.watch.run(ctx) })
 	}
+	g.Go(func() error { return s.watch.run(ctx) })
 	return g.Wait()
 }
 

@@ -44,8 +44,8 @@ func newStandin(s *Site) *standin {
 	return &standin{site: s, api: api}
 }
 
-// create asks for everything: the zone, then all machines side by side.
-func (st *standin) create(ctx context.Context) error {
+// prepare makes what is in an account before a cluster is: the zone and the SSH keys.
+func (st *standin) prepare(ctx context.Context) error {
 	s := st.site
 	if _, _, err := st.api.Domains.Create(ctx, &godo.DomainCreateRequest{Name: s.roster.Domain}); err != nil {
 		return fmt.Errorf("create zone %s: %w", s.roster.Domain, err)
@@ -57,8 +57,13 @@ func (st *standin) create(ctx context.Context) error {
 			return fmt.Errorf("register SSH key %s: %w", name, err)
 		}
 	}
+	return nil
+}
+
+// create asks for all machines side by side.
+func (st *standin) create(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, node := range s.roster.Nodes() {
+	for _, node := range st.site.roster.Nodes() {
 		g.Go(func() error { return st.hire(ctx, node) })
 	}
 	return g.Wait()
