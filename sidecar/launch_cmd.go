@@ -96,7 +96,7 @@ func runLaunch(cmd *cobra.Command, o launchOptions) error {
 	if o.local == "" {
 		at, err = operatorsLaunch(o)
 	} else {
-		at, err = localLaunch(ctx, o)
+		at, err = localLaunch(ctx, o.local)
 	}
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,11 +15,11 @@ import (
 )
 
 // localLaunch is what the operator of a local cloud has at hand, seen from inside its network.
-func localLaunch(ctx context.Context, o launchOptions) (launchAt, error) {
+func localLaunch(ctx context.Context, name string) (launchAt, error) {
 	if err := needRoot("launching in a local cloud"); err != nil {
 		return launchAt{}, err
 	}
-	c, err := client(o.local)
+	c, err := client(name)
 	if err != nil {
 		return launchAt{}, err
 	}
@@ -46,12 +45,6 @@ func localLaunch(ctx context.Context, o launchOptions) (launchAt, error) {
 	}
 	at.provider.Endpoint, at.provider.Transport = st.API, &http.Transport{DialContext: at.dial}
 	at.store = config.Ledger{Endpoint: st.Ledger}
-	at.follow = func(ctx context.Context, out io.Writer, _ launch.Seed) error {
-		err := follow(ctx, out, c)
-		if errors.Is(err, context.Cause(ctx)) {
-			err = fmt.Errorf("not all nodes serve (%w); see: understudy local status --name %s", err, o.local)
-		}
-		return err
-	}
+	at.follow = func(ctx context.Context, out io.Writer, _ launch.Seed) error { return follow(ctx, out, c) }
 	return at, nil
 }

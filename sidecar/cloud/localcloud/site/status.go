@@ -27,7 +27,6 @@ type Status struct {
 	Forwards    []Forward `json:"forwards"`
 	Serving     bool      `json:"serving"` // every node is done
 	Nodes       []Node    `json:"nodes"`
-	Error       string    `json:"error,omitempty"` // why the cloud cannot go on
 }
 
 // Node is one node of the roster on its way from nothing to serving. Of several machines of that name it is the newest.
@@ -53,7 +52,7 @@ func (s *Site) Status() Status {
 		Name: s.opt.Name, Cluster: s.roster.Cluster, Started: s.started, Namespace: s.net.Name,
 		API: apiURL(), TokenFile: s.path("token"), Git: Source, Operator: s.path("operator"), Checkout: s.path("checkout"), Relay: s.path("relay"),
 		Ledger: ledgerURL(), LedgerFault: faultWords(s.objects.Fault()),
-		Forwards: s.opt.Forwards, Nodes: s.watch.list(), Serving: s.watch.allServe(), Error: s.watch.failure(),
+		Forwards: s.opt.Forwards, Nodes: s.watch.list(), Serving: s.watch.allServe(),
 	}
 	private := map[int]string{}
 	for _, m := range s.cloud.Machines() {

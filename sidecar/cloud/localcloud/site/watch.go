@@ -34,7 +34,6 @@ type watcher struct {
 	nodes  map[string]*Node
 	served map[int]time.Time // by machine: when it first served
 	spoken map[int]bool      // by machine: its sidecar has been heard
-	err    error             // why no cluster will come
 
 	order []string // the nodes in the roster's order; never changes
 }
@@ -57,23 +56,6 @@ func (w *watcher) has(node string, id int, created time.Time) {
 	if n := w.nodes[node]; n.Machine < id { // numbers only grow
 		*n = Node{Name: n.Name, Role: n.Role, First: n.First, Machine: id, Created: created}
 	}
-}
-
-// fail notes why no cluster will come, for Status.
-func (w *watcher) fail(err error) {
-	w.log.Error("cannot create the cluster", "err", err)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.err = err
-}
-
-func (w *watcher) failure() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil {
-		return ""
-	}
-	return w.err.Error()
 }
 
 // run looks again and again until ctx ends.
