@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 	"understudy/bootstrap/converge"
 	"understudy/bootstrap/progress"
 	"understudy/bootstrap/role"
+	"understudy/bootstrap/secrets"
 )
 
 // layout is where things lie on a node. Tests put it under a directory of their own.
@@ -21,6 +23,8 @@ type layout struct {
 	state      string // /var/lib/understudy: what SaveMembership writes, and all below
 	record     string
 	done       string
+	seed       string // exists on the first machine of a cluster; understudy.service looks for it
+	handover   string // where a seed waits for the operator
 	repo       string
 	releases   string
 	secrets    string // tmpfs
@@ -37,6 +41,7 @@ func layoutUnder(root string) layout {
 	at := func(path string) string { return filepath.Join(root, path) }
 	return layout{
 		state: at("/var/lib/understudy"), record: at("/var/lib/understudy/bootstrap.json"), done: at("/var/lib/understudy/bootstrap.done"),
+		seed: at("/var/lib/understudy/seed"), handover: ":" + strconv.Itoa(secrets.HandoverPort),
 		repo: at("/var/lib/understudy/control.git"), releases: at("/var/lib/understudy/releases"),
 		secrets: at("/run/understudy/secrets"), hostname: at("/etc/hostname"), hosts: at("/etc/hosts"),
 		machineID: at("/etc/machine-id"), bootID: "/proc/sys/kernel/random/boot_id",

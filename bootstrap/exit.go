@@ -42,7 +42,7 @@ var exitMeanings = []struct {
 	{exitNoHostname, "no hostname: neither the kernel nor the metadata service has one for us"},
 	{exitUnknownHost, "the hostname is in no role of roles.yaml"},
 	{exitJoinRefused, "the join was refused, or the ticket is broken"},
-	{exitJoinUnreachable, "no peer answered the join"},
+	{exitJoinUnreachable, "no peer answered the join, or no operator came to hand over the identity"},
 	{exitNoSource, "no source of the control repo can be used"},
 	{exitNoBranch, "the control repo has no such branch"},
 	{exitSignature, "the commit is unsigned, or not signed by an allowed signer"},

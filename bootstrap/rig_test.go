@@ -53,6 +53,7 @@ func child(root string) int {
 	l := layoutUnder(root)
 	l.bootID = filepath.Join(root, "boot_id")
 	l.puppet.Proc = filepath.Join(root, "proc")
+	l.handover = os.Getenv("BOOTSTRAP_TEST_HANDOVER")
 	return start(context.Background(), os.Args[1:], surroundings{
 		stdout: os.Stdout, stderr: os.Stderr, log: slog.New(&lineHandler{out: os.Stderr, mu: new(sync.Mutex)}), layout: l,
 		kernel: kernel{
@@ -98,6 +99,7 @@ type rig struct {
 	peer     string // address of the join server
 	joins    *secrets.JoinServer
 	oldest   string // what the peers say
+	handover string // where a seed waits
 	config   map[string]string
 	log      string // output of the last run
 
@@ -384,7 +386,7 @@ func (r *rig) startChild(killAt string, args ...string) (int, error) {
 	}
 	var out bytes.Buffer
 	cmd := exec.Command(self, append([]string{"-config", r.path("etc/understudy/bootstrap.yaml")}, args...)...)
-	cmd.Env = []string{"BOOTSTRAP_TEST_ROOT=" + r.root, "BOOTSTRAP_TEST_KILL=" + killAt, "PATH=/usr/bin:/bin", "TMPDIR=" + r.t.TempDir()}
+	cmd.Env = []string{"BOOTSTRAP_TEST_ROOT=" + r.root, "BOOTSTRAP_TEST_KILL=" + killAt, "BOOTSTRAP_TEST_HANDOVER=" + r.handover, "PATH=/usr/bin:/bin", "TMPDIR=" + r.t.TempDir()}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
 	r.log = out.String()

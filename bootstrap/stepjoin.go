@@ -16,8 +16,9 @@ import (
 
 const recreate = "create this machine again, with a new ticket as its user data"
 
-// join makes us a member: the ticket in our user data is exchanged for the cluster's identity. A machine
-// that has the identity has joined; one without a ticket goes on without, and fails later if it needs it.
+// join makes us a member: the ticket in our user data is exchanged for the cluster's identity; the first machine of a
+// cluster waits for the operator instead, who hands it over. A machine that has the identity has joined; one without a ticket
+// goes on without, and fails later if it needs it.
 func join(ctx context.Context, b *boot) (string, error) {
 	_, err := secrets.LoadMembership(b.at.state)
 	if err == nil {
@@ -32,6 +33,13 @@ func join(ctx context.Context, b *boot) (string, error) {
 	}
 	if err != nil {
 		return "", retry(exitJoinUnreachable, err, "see whether the metadata service answers: curl "+b.meta.base+"/user-data")
+	}
+	seed, err := secrets.ParseSeed(text)
+	switch {
+	case err == nil:
+		return b.beSeed(ctx, seed)
+	case !errors.Is(err, secrets.ErrNoTicket):
+		return "", fail(exitJoinRefused, err, "")
 	}
 	t, err := secrets.ParseUserData(text)
 	switch {

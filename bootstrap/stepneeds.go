@@ -20,6 +20,7 @@ const maxNeedBody = 64 << 20
 // needs asks for what other roles must provide before our first Puppet run. Waiting here is better than a
 // loop of failed runs: it costs nothing, and it says what is missing.
 func needs(ctx context.Context, b *boot) (string, error) {
+	b.letSidecarBegin()
 	if len(b.self.Needs) == 0 {
 		return "none", nil
 	}

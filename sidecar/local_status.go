@@ -54,9 +54,6 @@ to them, 3 when not, 1 when it cannot tell. What the cluster knows of itself: un
 
 func printStatus(w io.Writer, st site.Status, now time.Time) error {
 	fmt.Fprintf(w, "local cloud %s: cluster %s, up %s\n", st.Name, st.Cluster, words(now.Sub(st.Started)))
-	if st.Error != "" {
-		fmt.Fprintf(w, "it cannot go on: %s\n", st.Error)
-	}
 	if st.LedgerFault != "" {
 		fmt.Fprintf(w, "its ledger is made to misbehave: %s (understudy local fault ledger ok ends it)\n", st.LedgerFault)
 	}

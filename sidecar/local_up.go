@@ -35,8 +35,9 @@ func localUp() *cobra.Command {
 		Use:   "up",
 		Short: "Bring a local cloud up and boot the roster in it",
 		Long: `Up makes the image if it is not there yet (about a minute, once), starts the local cloud, pushes
-roles.yaml and puppet/ of the checkout as a signed commit to the cloud's git remote, creates one machine
-for every node of the roster, and shows how each becomes what it is. It returns when all nodes serve.
+roles.yaml and puppet/ of the checkout as a signed commit to the cloud's git remote, and launches the cluster
+as understudy launch does: the first node gets a machine and the cluster's identity, and hires the others. It shows
+how each becomes what it is, and returns when all nodes serve.
 
 What an earlier cloud of the same name left, even one that was killed, is cleaned first.`,
 		Example: `  sudo understudy local up --forward 8080=www:80
@@ -52,11 +53,10 @@ What an earlier cloud of the same name left, even one that was killed, is cleane
 	f.StringArrayVar(&o.publish, "publish", nil, "file to publish as soon as the publishing role serves (see understudy publish); may be repeated")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up waiting after this long (the cloud stays up)")
 	f.BoolVar(&o.install, "install", false, "install what this machine lacks with apt-get")
-	f.BoolVar(&o.noWait, "no-wait", false, "return as soon as the cloud answers, while the nodes still boot")
+	f.BoolVar(&o.noWait, "no-wait", false, "return as soon as the first node has the cluster's identity, while the others are hired")
 	f.DurationVar(&o.cableWait, "network-delay", 0, "machines' networks come up so much later, as on a slow provider")
 	f.StringVar(&o.programs, "programs", "", "directory of the two binaries that go into the image (default: where this one lies)")
-	f.BoolVar(&o.empty, "empty", false, "create no machines")
-	_ = f.MarkHidden("empty")
+	f.BoolVar(&o.empty, "empty", false, "only make the cloud: understudy launch --local NAME does the rest")
 	return cmd
 }
 
@@ -89,22 +89,30 @@ func bringUp(cmd *cobra.Command, o upOptions) error {
 		return err
 	}
 	opt := site.Options{
-		Name: o.name, Dir: c.Dir, Repo: repo, Trees: img.Trees, Self: self, Forwards: forwards, CableWait: o.cableWait, Empty: o.empty,
+		Name: o.name, Dir: c.Dir, Repo: repo, Trees: img.Trees, Self: self, Forwards: forwards, CableWait: o.cableWait,
 	}
 	if err := startServer(ctx, c, opt); err != nil {
 		return errors.Join(err, takeDown(context.WithoutCancel(ctx), o.name))
 	}
-	say(fmt.Sprintf("local cloud %s is up, its nodes are booting from image %s", o.name, img.Hash))
-	if o.noWait || o.empty {
+	say(fmt.Sprintf("local cloud %s is up, its machines boot from image %s", o.name, img.Hash))
+	if o.empty {
 		return nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not all nodes serve after %v; see: understudy local status --name %s", o.timeout, o.name))
 	defer cancel()
+	at, err := localLaunch(ctx, o.name)
+	if err != nil {
+		return err
+	}
+	seed, err := at.launch(ctx, out, "")
+	if err = errors.Join(err, at.close()); err != nil || o.noWait {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, file := range o.publish {
 		g.Go(func() error { return publishFile(ctx, c, repo, file, o.timeout, io.Discard) })
 	}
-	g.Go(func() error { return follow(ctx, out, c) })
+	g.Go(func() error { return at.follow(ctx, out, seed) })
 	return g.Wait()
 }
 

@@ -46,12 +46,13 @@ On a node: understudy run is the sidecar, status shows what it sees, plan what i
 From anywhere: the same commands with --local NAME or --connect HOST:PORT. On any Linux machine:
 understudy local up boots the whole reference cluster to try it all in.
 
-What is not there yet: launch, mirrors of data, applying pushes after the first boot,
+What is not there yet: mirrors of data, applying pushes after the first boot,
 checkpoints, the beachhead.`,
 		SilenceUsage: true, SilenceErrors: true,
 		Version: version(),
 	}
 	cmd.AddCommand(runCommand(), localCommand(), imageCommand(), publishCommand(), hostToolsCommand())
-	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), chaosCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand(), secretsCommand(), simulateCommand())
+	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), chaosCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand(), secretsCommand(),
+		launchCommand(), simulateCommand())
 	return cmd
 }

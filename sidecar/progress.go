@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,8 +30,6 @@ func follow(ctx context.Context, out io.Writer, c site.Client) error {
 		}
 		b.show(st, time.Now())
 		switch {
-		case st.Error != "":
-			return errors.New("the local cloud cannot go on: " + st.Error)
 		case st.Serving:
 			return timeline(out, st)
 		}

@@ -58,5 +58,18 @@
 // address, nothing else. The newcomer trusts a peer for the allowed signers and the oldest commit, since a peer that
 // can answer holds the identity already.
 //
+// # The first machine
+//
+// A cluster's first machine has no peer to ask. Its user data is a Seed, two lines like a ticket's, with the private half of an SSH
+// host key and the public half of an operator's key, both made for this machine alone (Handover). It waits on HandoverPort,
+// and understudy launch hands it what a peer would have: over SSH (RFC 4253), in which the machine proves the host key and the operator
+// his, on a channel of type identity@understudy, as the JSON of a sealed file above, answered "saved". Nobody has to trust a key on
+// first use: the operator knows it, because he has made it.
+//
+// What a thief of this user data gets: with the host key he can pose as the machine, but only to an operator whose packets reach him
+// in its place, and only until the machine has the identity; so it takes a process on a machine that nothing has been installed on
+// yet, or the provider, and either could take the identity from the machine's disk. He cannot pose as the operator. Afterwards both
+// keys are good for nothing.
+//
 // The ticket is single use per Used: peers that do not share one (MemoryUsed) each let one recipient in.
 package secrets

@@ -87,12 +87,9 @@ func parseJoinRequest(body []byte) (joiner, error) {
 
 // grant seals the membership to the newcomer.
 func (j joiner) grant(m Membership) (joinAnswer, error) {
-	plain, err := json.Marshal(joinGrant{
-		Cluster: j.ticket.Cluster, Node: j.ticket.Node, Nonce: hex.EncodeToString(j.ticket.Nonce[:]),
-		Identity: m.Identity.String(), AllowedSigners: m.AllowedSigners, OldestCommit: m.OldestCommit,
-	})
+	plain, err := grantText(j.ticket.Cluster, j.ticket.Node, hex.EncodeToString(j.ticket.Nonce[:]), m)
 	if err != nil {
-		return joinAnswer{}, errors.New("cannot encode the membership")
+		return joinAnswer{}, err
 	}
 	var sealed bytes.Buffer
 	if err := encrypt(&sealed, plain, j.recipient); err != nil {
@@ -111,12 +108,29 @@ func openAnswer(body []byte, t Ticket, key *age.X25519Identity) (Membership, err
 	if err != nil {
 		return Membership{}, fmt.Errorf("answer: %w", err)
 	}
+	return readGrant(plain, t.Cluster, t.Node, hex.EncodeToString(t.Nonce[:]))
+}
+
+// grantText is the membership for one node. Its errors do not quote it.
+func grantText(cluster, node, nonce string, m Membership) ([]byte, error) {
+	plain, err := json.Marshal(joinGrant{
+		Cluster: cluster, Node: node, Nonce: nonce,
+		Identity: m.Identity.String(), AllowedSigners: m.AllowedSigners, OldestCommit: m.OldestCommit,
+	})
+	if err != nil {
+		return nil, errors.New("cannot encode the membership")
+	}
+	return plain, nil
+}
+
+// readGrant reads what grantText wrote for the same node.
+func readGrant(plain []byte, cluster, node, nonce string) (Membership, error) {
 	var g joinGrant
 	if err := json.Unmarshal(plain, &g); err != nil {
 		return Membership{}, errors.New("answer holds no membership")
 	}
-	if g.Cluster != t.Cluster || g.Node != t.Node || g.Nonce != hex.EncodeToString(t.Nonce[:]) {
-		return Membership{}, errors.New("answer is for another ticket")
+	if g.Cluster != cluster || g.Node != node || g.Nonce != nonce {
+		return Membership{}, errors.New("answer is for another machine")
 	}
 	identity, err := age.ParseX25519Identity(g.Identity)
 	if err != nil {

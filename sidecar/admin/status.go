@@ -113,7 +113,18 @@ type Node struct {
 
 // Serves says whether the node counts for redundancy.
 func (n Node) Serves() bool {
-	return n.Phase == cluster.Serving.String() && (n.Alive == decide.Alive.String() || n.Alive == decide.Suspect.String())
+	return n.Phase == cluster.Serving.String() && n.Heard()
+}
+
+// Settled says that the node has come as far as it can: it serves. The standby of a role with data cannot say so of itself as
+// long as nothing mirrors the data to it; healthy is then all that can be asked.
+func (n Node) Settled(data bool) bool {
+	return n.Serves() || data && n.Heard() && n.Duty == "standby" && n.Phase == cluster.Applied.String() && n.Health == cluster.Healthy.String()
+}
+
+// Heard says whether the node is heard by the one that was asked.
+func (n Node) Heard() bool {
+	return n.Alive == decide.Alive.String() || n.Alive == decide.Suspect.String()
 }
 
 // Majority is how many members are there to grant a duty.

@@ -100,6 +100,12 @@ var (
 	ErrDenied = errors.New("the provider denies it")
 )
 
+// Refused says of Create's error that there will be no machine.
+func Refused(err error) bool {
+	_, limited := errors.AsType[*RateLimitedError](err)
+	return limited || errors.Is(err, ErrNoRoom) || errors.Is(err, ErrLimit) || errors.Is(err, ErrDenied) || errors.Is(err, ErrRefused)
+}
+
 // RateLimitedError is a refusal because of too many requests. Nothing was changed.
 type RateLimitedError struct {
 	// RetryAfter is how long the provider asks to wait. Zero: it does not say.

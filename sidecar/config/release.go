@@ -26,7 +26,15 @@ type Release struct {
 }
 
 // Release finds the current release by what bootstrap has written down. The error wraps ErrNoRelease when there is none.
-func (c Config) Release() (Release, error) {
+func (c Config) Release() (Release, error) { return c.release(progress.Record.Finished) }
+
+// opened says that bootstrap has verified a release and could open its secrets, though it need not have been applied yet.
+func opened(r progress.Record) bool {
+	_, done := r.Step(progress.Secrets)
+	return done || r.Finished()
+}
+
+func (c Config) release(good func(progress.Record) bool) (Release, error) {
 	data, err := os.ReadFile(filepath.Join(c.State, "bootstrap.json"))
 	if errors.Is(err, os.ErrNotExist) {
 		return Release{}, ErrNoRelease
@@ -38,7 +46,7 @@ func (c Config) Release() (Release, error) {
 	if err != nil {
 		return Release{}, fmt.Errorf("find the current release: %w", err)
 	}
-	if !record.Finished() || record.Commit == "" {
+	if !good(record) || record.Commit == "" {
 		return Release{}, ErrNoRelease
 	}
 	// The record is bootstrap's own, but a commit that is a path would lead anywhere.
@@ -109,11 +117,12 @@ func (c Config) openBundle() (secrets.Bundle, error) {
 	return b, nil
 }
 
-// path is the configured one, or that of a file of the current release.
+// path is the configured one, or that of a file of the current release. On the first machine of a cluster the sidecar begins before
+// the release is applied, so one that has been verified will do.
 func (c Config) path(configured, name string) (string, error) {
 	if configured != "" {
 		return configured, nil
 	}
-	r, err := c.Release()
+	r, err := c.release(opened)
 	return filepath.Join(r.Dir, name), err
 }

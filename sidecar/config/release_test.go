@@ -122,3 +122,20 @@ func TestDamagedOrMissingSecretsAreNoEmptyOnes(t *testing.T) {
 		t.Errorf("a short key: got %v, want a refusal", err)
 	}
 }
+
+// TestFirstMachineReadsItsRosterBeforeItIsApplied is about the sidecar that must hire the others while Puppet runs for the first time.
+func TestFirstMachineReadsItsRosterBeforeItIsApplied(t *testing.T) {
+	c, _ := node(t)
+	for steps, want := range map[string]bool{`{"name":"export"},{"name":"roles"}`: false, `{"name":"export"},{"name":"roles"},{"name":"secrets"}`: true} {
+		write(t, filepath.Join(c.State, "bootstrap.json"), `{"version":1,"attempt":1,"commit":"`+commit+`","steps":[`+steps+`]}`)
+		if _, err := c.ReadRoster(); (err == nil) != want || !want && !errors.Is(err, ErrNoRelease) {
+			t.Errorf("after %s: roster: got %v, want it readable %v", steps, err, want)
+		}
+		if _, err := c.ReadSecrets(); (err == nil) != want {
+			t.Errorf("after %s: secrets: got %v, want them readable %v", steps, err, want)
+		}
+		if _, err := c.Release(); !errors.Is(err, ErrNoRelease) {
+			t.Errorf("after %s: release: got %v, want ErrNoRelease, for nothing is applied", steps, err)
+		}
+	}
+}

@@ -114,6 +114,8 @@ func (h *hiring) noList(every time.Duration) string {
 const (
 	// Between two lists, while somebody needs a machine and otherwise.
 	listEvery, auditEvery = 2 * time.Second, 2 * time.Minute
+	// agreeEvery is between two lists that must agree before something is done (ListReading.Agree).
+	agreeEvery = time.Second
 	// lostAfter is how long after the call a machine that no list shows is given up: providers' lists lag by seconds.
 	lostAfter = 2 * time.Minute
 	// collectAfter is how long a machine must have been seen to be unwanted. A ticket is void by then.
@@ -193,6 +195,7 @@ func (h *hiring) neverThere(k string) loss {
 		}
 	}
 	if h.List.Agree < 2 {
+		h.noList(agreeEvery) // a whole cluster may be waiting for the second
 		return loss{}
 	}
 	return loss{node: k, why: "it has never had a machine", free: true}
@@ -450,10 +453,11 @@ func (h *hiring) await(k string, in cluster.Intent) {
 
 // arrived follows the machine that has claimed the identity until it serves.
 func (h *hiring) arrived(k string, in cluster.Intent, c cluster.Claim) {
+	phase, claim := h.come(k)
 	switch {
 	case c.Machine == in.Machine:
 		h.close(in, cluster.Aborted, c.Machine, "the old machine was not off and has claimed the identity again")
-	case h.said(k).Phase >= h.goal(k) && h.said(k).Phase <= cluster.Serving && h.said(k).Claim == c.Epoch:
+	case phase >= h.goal(k) && phase <= cluster.Serving && claim == c.Epoch:
 		if h.parted(k, in) {
 			h.close(in, cluster.Done, c.Machine, k+" has a machine again")
 		}
@@ -462,6 +466,16 @@ func (h *hiring) arrived(k string, in cluster.Intent, c cluster.Claim) {
 	default:
 		h.in(time.Second)
 	}
+}
+
+// come is how far a node has come, and under which claim, by its own word. It may be this one: the first machine of a cluster, or
+// one that has come to coordinate before its own replacement was at its end.
+func (h *hiring) come(k string) (cluster.Phase, uint64) {
+	if k == h.p.Self {
+		return h.phase(), h.Claim.Epoch
+	}
+	said := h.said(k)
+	return said.Phase, said.Claim
 }
 
 // goal is the phase in which a new machine has done its part. What is still missing on one of a role with data is the data,

@@ -274,3 +274,14 @@ func TestAMachineTooManyIsCollectedSlowly(t *testing.T) {
 	}
 	says(t, g, "lb1", "nothing in the ledger says that it is ours")
 }
+
+// TestTheCoordinatorClosesItsOwnReplacement is about a cluster's first machine, and a newcomer that has come to coordinate meanwhile.
+func TestTheCoordinatorClosesItsOwnReplacement(t *testing.T) {
+	g, c := healing(t, eight)
+	c.intents["lb1"] = cluster.Intent{Node: "lb1", N: 1, Nonce: strings.Repeat("0", 32), By: "lb1", Try: 1, Why: "the cluster is launched"}
+	c.written["intent lb11"], c.written["call lb11"] = g.now, g.now
+	g.run(15 * time.Second) // an idle ledger is read every 10 s
+	if in := c.intents["lb1"]; in.Closed.Outcome != cluster.Done || c.creations() != 0 {
+		t.Errorf("got %+v after %q, want it done, and nothing else", in, c.did)
+	}
+}

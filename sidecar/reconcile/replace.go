@@ -262,17 +262,11 @@ func (l *Loop) create(ctx context.Context, a decide.Create) error {
 		return err // the call is spent: the intent fails after a while, and the next one follows
 	}
 	_, err = l.world.Provider.Create(ctx, h)
-	if refused(err) {
+	if cloud.Refused(err) {
 		c := cluster.Closing{Node: in.Node, N: in.N, Outcome: cluster.Failed, By: l.cfg.Policy.Self, Why: err.Error()}
 		err = errors.Join(err, l.world.Ledger.WriteClosing(ctx, c))
 	}
 	return errors.Join(err, l.readLedger(ctx), l.readList(ctx))
-}
-
-// refused says that there will be no machine.
-func refused(err error) bool {
-	_, limited := errors.AsType[*cloud.RateLimitedError](err)
-	return limited || errors.Is(err, cloud.ErrNoRoom) || errors.Is(err, cloud.ErrLimit) || errors.Is(err, cloud.ErrDenied) || errors.Is(err, cloud.ErrRefused)
 }
 
 // mayCreate checks what the provider says: the old machine is off or gone, the list is ours and whole, and there is room in it.

@@ -74,7 +74,7 @@ func (s *Site) destroy(r *http.Request) error {
 	g, ctx := errgroup.WithContext(r.Context())
 	for _, id := range ids {
 		g.Go(func() error {
-			_, err := s.standin.api.Droplets.Delete(ctx, id)
+			_, err := s.account.api.Droplets.Delete(ctx, id)
 			return err
 		})
 	}

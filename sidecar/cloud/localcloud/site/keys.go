@@ -65,7 +65,12 @@ func newKeys(dir, repo, cluster, domain, provider, token string) (*keys, error) 
 	if err != nil {
 		return nil, err
 	}
-	return k, os.WriteFile(filepath.Join(dir, "offline.key"), []byte(k.offline.String()+"\n"), 0o600)
+	for name, id := range map[string]*age.X25519Identity{"offline.key": k.offline, "cluster.key": k.cluster} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(id.String()+"\n"), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return k, os.WriteFile(filepath.Join(dir, "allowed_signers"), k.signers, 0o644)
 }
 
 // sealedFile is secrets.age as a file of the control repo.

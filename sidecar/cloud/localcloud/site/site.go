@@ -41,7 +41,6 @@ type Options struct {
 	Self      string        `json:"self"`  // the understudy binary
 	Forwards  []Forward     `json:"forwards,omitempty"`
 	CableWait time.Duration `json:"cable_wait,omitempty"` // machines' networks come up so much later
-	Empty     bool          `json:"empty,omitempty"`      // make no machines: tests make their own
 }
 
 // The cloud's addresses. The ranges after the first are those of documentation (RFC 5737) and a
@@ -58,7 +57,6 @@ var (
 const (
 	apiPort   = 8000
 	gitPort   = 3000
-	joinPort  = 7473
 	relayPort = 2525
 )
 
@@ -88,7 +86,7 @@ type Site struct {
 	objects  *objectstore.Store
 	token    string
 	started  time.Time
-	standin  *standin
+	account  *account
 	watch    *watcher
 }
 
@@ -166,6 +164,11 @@ func (s *Site) prepare() error {
 		return err
 	}
 	s.log.Info("control repo is ready", "commit", commit, "files", len(tree))
+	for name, text := range map[string][]byte{"roles.yaml": data, "secrets.age": s.keys.sealed} {
+		if err := errors.Join(os.MkdirAll(s.path("checkout"), 0o755), os.WriteFile(filepath.Join(s.path("checkout"), name), text, 0o644)); err != nil {
+			return err
+		}
+	}
 	return os.WriteFile(filepath.Join(s.opt.Dir, "token"), []byte(s.token+"\n"), 0o600)
 }
 
@@ -211,19 +214,14 @@ func (s *Site) serve(ctx context.Context) error {
 		fw := forwarder{log: s.log, target: f.Target, resolve: s.resolve, dial: s.net.Dial}
 		g.Go(func() error { return fw.serve(ctx, l) })
 	}
-	s.standin, s.watch = newStandin(s), newWatcher(s)
+	s.account, s.watch = newAccount(s), newWatcher(s)
+	if err := s.account.prepare(ctx); err != nil {
+		return errors.Join(err, stop(g))
+	}
 	if err := s.serveControl(ctx, g); err != nil {
 		return errors.Join(err, stop(g))
 	}
-	if !s.opt.Empty {
-		g.Go(func() error {
-			if err := s.standin.create(ctx); err != nil && ctx.Err() == nil {
-				s.watch.fail(err) // the cloud stays up, to be looked at
-			}
-			return nil
-		})
-		g.Go(func() error { return s.watch.run(ctx) })
-	}
+	g.Go(func() error { return s.watch.run(ctx) })
 	return g.Wait()
 }
 
@@ -263,9 +261,6 @@ func (s *Site) inside(ctx context.Context, g *errgroup.Group) error {
 		g.Go(func() error { return serveHTTP(ctx, l, h.handler) })
 	}
 	if err := s.serveNames(ctx, g); err != nil {
-		return err
-	}
-	if err := s.serveJoins(ctx, g); err != nil {
 		return err
 	}
 	l, err := s.net.Listen(ctx, netip.AddrPortFrom(gateway, relayPort).String())

@@ -18,7 +18,8 @@ type Status struct {
 	API       string    `json:"api"` // inside the namespace
 	TokenFile string    `json:"token_file"`
 	Git       string    `json:"git"`      // inside the namespace
-	Operator  string    `json:"operator"` // directory with the key that signs commits
+	Operator  string    `json:"operator"` // directory with the key that signs commits, and the cluster's
+	Checkout  string    `json:"checkout"` // directory with the control repo's roles.yaml and secrets.age
 	Relay     string    `json:"relay"`    // directory with the messages sent out
 	Ledger    string    `json:"ledger"`   // object store, inside the namespace
 	// LedgerFault is what is wrong with it on request, as `understudy local fault` spells it. Empty: nothing.
@@ -26,7 +27,6 @@ type Status struct {
 	Forwards    []Forward `json:"forwards"`
 	Serving     bool      `json:"serving"` // every node is done
 	Nodes       []Node    `json:"nodes"`
-	Error       string    `json:"error,omitempty"` // why the cloud cannot go on
 }
 
 // Node is one node of the roster on its way from nothing to serving. Of several machines of that name it is the newest.
@@ -50,9 +50,9 @@ type Node struct {
 func (s *Site) Status() Status {
 	st := Status{
 		Name: s.opt.Name, Cluster: s.roster.Cluster, Started: s.started, Namespace: s.net.Name,
-		API: apiURL(), TokenFile: s.path("token"), Git: Source, Operator: s.path("operator"), Relay: s.path("relay"),
+		API: apiURL(), TokenFile: s.path("token"), Git: Source, Operator: s.path("operator"), Checkout: s.path("checkout"), Relay: s.path("relay"),
 		Ledger: ledgerURL(), LedgerFault: faultWords(s.objects.Fault()),
-		Forwards: s.opt.Forwards, Nodes: s.watch.list(), Serving: s.watch.allServe(), Error: s.watch.failure(),
+		Forwards: s.opt.Forwards, Nodes: s.watch.list(), Serving: s.watch.allServe(),
 	}
 	private := map[int]string{}
 	for _, m := range s.cloud.Machines() {

@@ -14,9 +14,7 @@ import (
 	"understudy/bootstrap/progress"
 	"understudy/bootstrap/role"
 	"understudy/sidecar/admin"
-	"understudy/sidecar/cluster"
 	"understudy/sidecar/config"
-	"understudy/sidecar/decide"
 )
 
 // Pauses between two looks at the nodes. A look costs a sidecar about a millisecond.
@@ -36,7 +34,6 @@ type watcher struct {
 	nodes  map[string]*Node
 	served map[int]time.Time // by machine: when it first served
 	spoken map[int]bool      // by machine: its sidecar has been heard
-	err    error             // why no cluster will come
 
 	order []string // the nodes in the roster's order; never changes
 }
@@ -59,23 +56,6 @@ func (w *watcher) has(node string, id int, created time.Time) {
 	if n := w.nodes[node]; n.Machine < id { // numbers only grow
 		*n = Node{Name: n.Name, Role: n.Role, First: n.First, Machine: id, Created: created}
 	}
-}
-
-// fail notes why no cluster will come, for Status.
-func (w *watcher) fail(err error) {
-	w.log.Error("cannot create the cluster", "err", err)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.err = err
-}
-
-func (w *watcher) failure() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil {
-		return ""
-	}
-	return w.err.Error()
 }
 
 // run looks again and again until ctx ends.
@@ -181,12 +161,12 @@ func (w *watcher) heard(st admin.Status) {
 		if !known || !n.Power || said.Machine != "" && said.Machine != strconv.Itoa(n.Machine) {
 			continue // of an incarnation that is gone
 		}
-		w.spoken[n.Machine] = w.spoken[n.Machine] || heard(said)
+		w.spoken[n.Machine] = w.spoken[n.Machine] || said.Heard()
 		if !w.spoken[n.Machine] {
 			continue // the others call it failed, but it has not begun
 		}
 		n.Phase, n.Duty = said.Phase, said.Duty
-		if !done(said, w.site.roster) {
+		if !settled(said, w.site.roster) {
 			n.Serving = time.Time{}
 			continue
 		}
@@ -198,19 +178,10 @@ func (w *watcher) heard(st admin.Status) {
 	}
 }
 
-// done says that a node has come as far as it can: it serves. The standby of a role with data cannot say so of itself as
-// long as nothing mirrors the data to it; healthy is then all that can be asked.
-func done(n admin.Node, r role.Roster) bool {
-	if n.Serves() || !heard(n) {
-		return n.Serves()
-	}
+// settled says that a node has come as far as it can.
+func settled(n admin.Node, r role.Roster) bool {
 	at := slices.IndexFunc(r.Roles, func(r role.Role) bool { return r.Name == n.Role })
-	return at >= 0 && len(r.Roles[at].Data) > 0 && n.Duty == "standby" &&
-		n.Phase == cluster.Applied.String() && n.Health == cluster.Healthy.String()
-}
-
-func heard(n admin.Node) bool {
-	return n.Alive == decide.Alive.String() || n.Alive == decide.Suspect.String()
+	return n.Settled(at >= 0 && len(r.Roles[at].Data) > 0)
 }
 
 // allServe says that all nodes do, and that the addresses and names by which the world finds them are where they belong.
