@@ -64,6 +64,7 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	}
 	if p.cfg.Metadata != "" {
 		w.Here = p.here
+		g.Go(func() error { return p.keepMetadata(ctx) })
 	}
 	if w.Provider, err = p.hire(); err != nil {
 		return reconcile.World{}, err
