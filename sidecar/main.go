@@ -52,6 +52,6 @@ checkpoints, the beachhead.`,
 		Version: version(),
 	}
 	cmd.AddCommand(runCommand(), localCommand(), imageCommand(), publishCommand(), hostToolsCommand())
-	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), chaosCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand(), secretsCommand(), simulateCommand())
+	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), chaosCommand(), ledgerCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand(), secretsCommand(), simulateCommand())
 	return cmd
 }

@@ -269,6 +269,8 @@ func (b builder) ledger() Ledger {
 		l.Why = from.Unsound
 	case !from.Sound:
 		l.Why = "whether it honours create-if-absent is not shown yet"
+	case from.Forgot != "":
+		l.Why = "it knows less than the nodes remember (" + from.Forgot + "); when you know why: understudy ledger reseed"
 	case from.ReadSent == 0:
 		l.Why = "it has not been read yet"
 	default:

@@ -32,6 +32,7 @@ type fakeLedger struct {
 	steps   []IncidentStep
 	intents map[string]cluster.Intent
 	called  map[string]cluster.Call
+	seed    uint64
 	late    func() // happens after a reading was made and before its answer arrives; nil: nothing
 }
 
@@ -70,7 +71,7 @@ func (f *fakeLedger) SelfTest(ctx context.Context) error {
 
 func (f *fakeLedger) Read(ctx context.Context) (r LedgerReading, err error) {
 	err = f.ask(ctx, "read ledger", func() error {
-		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats), Intents: maps.Clone(f.intents)}
+		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats), Intents: maps.Clone(f.intents), Seed: f.seed}
 		return nil
 	})
 	if f.late != nil {
@@ -156,6 +157,15 @@ func (f *fakeLedger) History(ctx context.Context, node string) (nonces map[strin
 		return nil
 	})
 	return nonces, claims, err
+}
+
+func (f *fakeLedger) Reseed(ctx context.Context, r cluster.Recall) error {
+	return f.ask(ctx, "reseed", func() error {
+		maps.Copy(f.claims, r.Claims)
+		maps.Copy(f.duties, r.Duties)
+		f.tie, f.seed = r.Tie, r.Seed
+		return nil
+	})
 }
 
 func (f *fakeLedger) Beat(ctx context.Context, _ Heartbeat) error {
