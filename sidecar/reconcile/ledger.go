@@ -33,6 +33,8 @@ type Ledger interface {
 	History(ctx context.Context, node string) (nonces map[string]bool, claims map[string]uint64, err error)
 	// Reseed writes all of r that is not there, and in the end that this is reseed r.Seed. After an error it may be repeated.
 	Reseed(ctx context.Context, r cluster.Recall) error
+	// Prune deletes up to most objects that nobody needs any more, and says how many.
+	Prune(ctx context.Context, most int) (int, error)
 	// Beat renews this node's heartbeat object.
 	Beat(ctx context.Context, b Heartbeat) error
 	// AppendIncident writes a step, ErrTaken if it is told already. OpenIncident is the ID of the node's newest incident that
@@ -74,6 +76,8 @@ const (
 	claimEvery      = 2 * time.Second  // while the claim is not ours; at once when the test has succeeded
 	heartbeatEvery  = 10 * time.Second
 	incidentsEvery  = time.Second
+	pruneEvery      = 10 * time.Minute
+	pruneAtOnce     = 10               // objects, so 60 in an hour at most
 	ledgerTimeout   = 30 * time.Second // of one such errand, which takes several requests
 )
 
@@ -284,6 +288,24 @@ func (l *Loop) claim(ctx context.Context) error {
 		v.Ledger.Claims = claims
 	})
 	return nil
+}
+
+// prune deletes some of what is old, while this node coordinates. That two do so at once would harm nobody.
+func (l *Loop) prune(ctx context.Context) error {
+	s := l.look()
+	hold, g := s.Decision.Memory.Duties[cluster.Coordinator].Hold, s.View.Ledger
+	if hold.State != cluster.Held || s.View.Orders.Pause || !g.Sound || g.Failing {
+		return nil
+	}
+	r, err := l.readWhole(ctx) // a ledger that has lost something is not made less
+	if err != nil || r.Duties[cluster.Coordinator].Epoch > hold.Epoch {
+		return err
+	}
+	n, err := l.world.Ledger.Prune(ctx, pruneAtOnce)
+	if n > 0 {
+		l.log.Info("pruned old objects of the ledger", "objects", n)
+	}
+	return err
 }
 
 // heartbeat renews our object while we are the node.
