@@ -33,6 +33,9 @@ type stage struct {
 	gone   []admin.Destroy
 	refuse error // of the next destruction
 	socket string
+	alone  bool // the cluster has no other member
+	// reseeded is what was written into the ledger.
+	reseeded []cluster.Recall
 }
 
 func newStage(t *testing.T) *stage {
@@ -72,6 +75,9 @@ func (s *stage) Snapshot() (decide.Policy, decide.View, decide.Decision, time.Ti
 	p := decide.Policy{Self: "lb1", Nodes: []string{"lb1", "lb2"}, Roles: []decide.Role{
 		{Name: "lb", Nodes: []string{"lb1", "lb2"}, Link: netip.MustParsePrefix("10.0.0.10/24"), Primary: true},
 	}}
+	if s.alone {
+		p.Nodes = p.Nodes[:1]
+	}
 	return p, s.view, decide.Decision{Say: s.self}, time.Now()
 }
 
@@ -79,6 +85,13 @@ func (s *stage) Order(change func(*decide.Orders)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.orders)
+}
+
+func (s *stage) Reseed(_ context.Context, r cluster.Recall) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reseeded = append(s.reseeded, r)
+	return nil
 }
 
 func (s *stage) Incidents(context.Context) ([]admin.Incident, error) {

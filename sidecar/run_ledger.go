@@ -55,6 +55,9 @@ func (b *book) SelfTest(ctx context.Context) error {
 
 func (b *book) Read(ctx context.Context) (reconcile.LedgerReading, error) {
 	r, err := b.Ledger.Read(ctx)
+	if forgot, ok := errors.AsType[*ledger.ForgottenError](err); ok {
+		return reconcile.LedgerReading{}, fmt.Errorf("%w: %w", reconcile.ErrForgotten, forgot)
+	}
 	if err != nil {
 		return reconcile.LedgerReading{}, err
 	}
@@ -62,7 +65,7 @@ func (b *book) Read(ctx context.Context) (reconcile.LedgerReading, error) {
 	for node, meta := range r.Beats {
 		beats[node] = meta.Modified.String()
 	}
-	return reconcile.LedgerReading{Duties: r.Duties, Tie: r.Tie, Claims: r.Claims, Beats: beats, Intents: r.Intents, Hired: r.Hired}, nil
+	return reconcile.LedgerReading{Duties: r.Duties, Tie: r.Tie, Claims: r.Claims, Beats: beats, Intents: r.Intents, Hired: r.Hired, Seed: r.Seed}, nil
 }
 
 // taken tells the loop in its own word that somebody was first.
@@ -153,6 +156,13 @@ func (b backend) Destroy(ctx context.Context, d admin.Destroy) (admin.Destroyed,
 		return admin.Destroyed{}, admin.Refusal("nobody would replace the machine: this node has no provider or no ledger")
 	}
 	return b.chaos.Destroy(ctx, d)
+}
+
+func (b backend) Reseed(ctx context.Context, r cluster.Recall) error {
+	if b.book == nil {
+		return errors.New("there is no ledger")
+	}
+	return b.book.Reseed(ctx, r)
 }
 
 func (b backend) Incidents(ctx context.Context) ([]admin.Incident, error) {

@@ -64,6 +64,7 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	}
 	if p.cfg.Metadata != "" {
 		w.Here = p.here
+		g.Go(func() error { return p.keepMetadata(ctx) })
 	}
 	if w.Provider, err = p.hire(); err != nil {
 		return reconcile.World{}, err
@@ -76,6 +77,11 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	}
 	if w.Provider != nil && w.Ledger != nil {
 		w.Hire = p.hiring
+	}
+	if w.Provider != nil {
+		if w.Probe, err = p.prober(); err != nil {
+			return reconcile.World{}, err
+		}
 	}
 	if w.Zones, err = p.zones(); err != nil {
 		return reconcile.World{}, err

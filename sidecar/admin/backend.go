@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 )
 
@@ -16,6 +17,8 @@ type Backend interface {
 	// Order changes the operator's wishes and makes the loop turn. The function is called once, before Order returns, on the
 	// wishes in force.
 	Order(change func(*decide.Orders))
+	// Reseed writes into the ledger all of r that is not there, and that this is reseed r.Seed.
+	Reseed(ctx context.Context, r cluster.Recall) error
 	// Incidents reads the ledger's incidents, oldest first. An error may say that there is no ledger.
 	Incidents(ctx context.Context) ([]Incident, error)
 	// Destroy carries out an order of chaos, after everything that could speak against it was read afresh. Other than the rest

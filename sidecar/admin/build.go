@@ -51,11 +51,14 @@ func (b builder) status() Status {
 // staleAfter is the age from which on knowledge is no knowledge: a loop that has not turned for so long hangs.
 const staleAfter = 10 * time.Second
 
+// Hangs says that the loop has not turned for so long that what it says is no knowledge.
+func (st Status) Hangs() bool { return time.Duration(st.Age) > staleAfter }
+
 // Dated adds when the turn was that a status tells of. What is too old is not redundant, whatever it was.
 func (st Status) Dated(turned, now time.Time) Status {
 	st.At, st.Age = turned, Duration(max(now.Sub(turned), 0))
-	if age := time.Duration(st.Age); age > staleAfter {
-		hangs := fmt.Sprintf("the sidecar of %s has not looked around for %s, so nobody can tell from there; its log says why", st.Node, Words(age))
+	if st.Hangs() {
+		hangs := fmt.Sprintf("the sidecar of %s has not looked around for %s, so nobody can tell from there; its log says why", st.Node, Words(time.Duration(st.Age)))
 		st.Redundant, st.Why = false, append([]string{hangs}, st.Why...)
 	}
 	return st
@@ -269,6 +272,8 @@ func (b builder) ledger() Ledger {
 		l.Why = from.Unsound
 	case !from.Sound:
 		l.Why = "whether it honours create-if-absent is not shown yet"
+	case from.Forgot != "":
+		l.Why = "it knows less than the nodes remember (" + from.Forgot + "); when you know why: understudy ledger reseed"
 	case from.ReadSent == 0:
 		l.Why = "it has not been read yet"
 	default:

@@ -97,6 +97,16 @@ func (c *Client) Resume(ctx context.Context, p Pause) (Pausing, error) {
 	return order[Pausing](ctx, c, "resume", p)
 }
 
+// Remembered asks for what the node knows to have been in the ledger.
+func (c *Client) Remembered(ctx context.Context) (Remembered, error) {
+	return ask[Remembered](ctx, c, "ledger")
+}
+
+// Reseed has the ledger filled from what the nodes remember. It may be repeated.
+func (c *Client) Reseed(ctx context.Context, r Reseed) (Reseeded, error) {
+	return order[Reseeded](ctx, c, "ledger/reseed", r)
+}
+
 // Access asks for an operator's certificate, as a PEM file with its key. It is answered on the node's socket only.
 func (c *Client) Access(ctx context.Context, a Access) ([]byte, error) {
 	body, err := json.Marshal(a)

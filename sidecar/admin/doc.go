@@ -10,6 +10,8 @@
 //	GET  /v1/status      200 Status; with ?everywhere=true the other members are asked what they do and what blocks them
 //	GET  /v1/plan        200 Plan
 //	GET  /v1/incidents   200 {"incidents": [Incident…]}
+//	GET  /v1/ledger      200 Remembered
+//	POST /v1/ledger/reseed  {"try":true}   200 Reseeded; tried, it writes nothing; the key may be left out
 //	POST /v1/switchover  {"role":"lb","to":"lb2"}   202 Moving, once the order is given; "to" may be left out
 //	POST /v1/pause       {"everywhere":true}         200 Pausing; the key may be left out
 //	POST /v1/resume      {"everywhere":true}         200 Pausing

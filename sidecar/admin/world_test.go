@@ -92,6 +92,8 @@ type backend struct {
 	past   []Incident
 	gone   []Destroy // what was ordered
 	err    error
+	// reseeded is what was written into the ledger.
+	reseeded []cluster.Recall
 }
 
 func (b *backend) Snapshot() (decide.Policy, decide.View, decide.Decision, time.Time) {
@@ -104,6 +106,13 @@ func (b *backend) Order(change func(*decide.Orders)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change(&b.orders)
+}
+
+func (b *backend) Reseed(_ context.Context, r cluster.Recall) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reseeded = append(b.reseeded, r)
+	return nil
 }
 
 func (b *backend) Incidents(context.Context) ([]Incident, error) { return b.past, b.err }

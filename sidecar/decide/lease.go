@@ -38,6 +38,9 @@ func (t *turn) noLedger() string {
 		return "the ledger cannot be relied on: " + l.Unsound
 	case !l.Sound:
 		return "the ledger has not been tested yet"
+	case l.Forgot != "":
+		t.leased = true
+		return "the ledger knows less than the nodes remember (" + l.Forgot + "); when you know why: understudy ledger reseed"
 	case l.Failing || t.Now.Since(l.ReadSent) > t.p.Timings.LeaseFor:
 		t.leased = true // so that it is read soon
 		return "the ledger has not answered lately"

@@ -10,7 +10,7 @@ import (
 // record writes the epoch of a duty that a majority gave us into the ledger, afterwards: nothing waits for it.
 func (t *turn) record(d duty, s *Duty) {
 	l := t.Ledger
-	if s.Hold.State != cluster.Held || s.Lease || !l.Configured || !l.Sound {
+	if s.Hold.State != cluster.Held || s.Lease || !l.Configured || !l.Sound || l.Forgot != "" {
 		return
 	}
 	if l.Duties[d.name].Epoch >= s.Hold.Epoch || l.Wrote[d.name].Epoch == s.Hold.Epoch {

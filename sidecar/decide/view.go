@@ -59,6 +59,11 @@ type Ledger struct {
 	Unsound string
 	// ReadSent is when the request was sent that gave Duties, Ties and Claims. Zero: never.
 	ReadSent cluster.Instant
+	// Forgot is what the ledger has lost that this node remembers, for people; empty: nothing. Such a ledger is Failing, too, until
+	// somebody has it filled again.
+	Forgot string
+	// Known is what this node remembers of it. Nil: nothing yet.
+	Known *cluster.Recall
 	// Failing: the newest request failed; ReadSent and the content are those of the last good one.
 	Failing bool
 	Duties  map[string]cluster.DutyRecord // the highest epoch of each duty

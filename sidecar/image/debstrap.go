@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func presetText() string {
 	for _, u := range on {
 		fmt.Fprintf(&b, "enable %s\n", u)
 	}
-	for _, u := range enabled {
+	for _, u := range slices.Concat(early, enabled) {
 		fmt.Fprintf(&b, "enable %s\n", u)
 	}
 	for _, u := range off {

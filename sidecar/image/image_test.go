@@ -58,6 +58,7 @@ func TestLayerHoldsProgramsUnitsConfigurationAndModules(t *testing.T) {
 	for path, want := range map[string]string{
 		"etc/systemd/system/multi-user.target.wants/understudy-bootstrap.service": "/usr/lib/systemd/system/understudy-bootstrap.service",
 		"etc/systemd/system/multi-user.target.wants/understudy.service":           "/usr/lib/systemd/system/understudy.service",
+		"etc/systemd/system/sysinit.target.wants/understudy-metadata.service":     "/usr/lib/systemd/system/understudy-metadata.service",
 		"usr/share/understudy/modules/stdlib":                                     "/usr/share/puppet/modules.available/puppetlabs-stdlib",
 	} {
 		if got, err := os.Readlink(filepath.Join(root, path)); err != nil || got != want {

@@ -20,9 +20,12 @@ var programs = []string{"understudy", "understudy-bootstrap"}
 // that, is the sidecar.
 var enabled = []string{"understudy-bootstrap.service", "understudy.service"}
 
+// early are those that must be done before any other service starts.
+var early = []string{"understudy-metadata.service"}
+
 // hash covers every input of the layer, and the base it lies on.
 func (l Layer) hash(base string) (sum string, inputs []string, err error) {
-	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), "sidecar " + l.Sidecar, "enabled " + strings.Join(enabled, " "), resolved}
+	inputs = []string{"base " + filepath.Base(filepath.Dir(base)), "config " + l.config(), "sidecar " + l.Sidecar, "enabled " + strings.Join(slices.Concat(early, enabled), " "), resolved}
 	files := []string{}
 	for _, p := range programs {
 		files = append(files, filepath.Join(l.Programs, p))
@@ -163,8 +166,10 @@ func (l Layer) Write(root string) error {
 	errs = append(errs,
 		writeFile(filepath.Join(root, "etc/systemd/resolved.conf.d/50-understudy.conf"), []byte(resolved), 0o644),
 		writeFile(filepath.Join(root, "etc/understudy/bootstrap.yaml"), []byte(l.config()), 0o644))
-	for _, u := range enabled {
-		errs = append(errs, link("/usr/lib/systemd/system/"+u, filepath.Join(root, "etc/systemd/system/multi-user.target.wants", u)))
+	for target, wanted := range map[string][]string{"sysinit.target": early, "multi-user.target": enabled} {
+		for _, u := range wanted {
+			errs = append(errs, link("/usr/lib/systemd/system/"+u, filepath.Join(root, "etc/systemd/system", target+".wants", u)))
+		}
 	}
 	if l.Sidecar != "" {
 		errs = append(errs, writeFile(filepath.Join(root, strings.TrimPrefix(config.Path, "/")), []byte(l.Sidecar), 0o644))

@@ -15,6 +15,7 @@
 //	<cluster>/tombstones/<node>/<epoch>   the claim of that epoch is void
 //	<cluster>/duty/<duty>/<epoch>         cluster.DutyRecord: who holds the duty in that epoch
 //	<cluster>/tie/<n>                     cluster.Tie: the half of the roster that may act
+//	<cluster>/reseeds/<n>                 all that the nodes remembered was written before: what this process saw earlier is void
 //	<cluster>/intents/<node>/<n>          cluster.Intent: the node shall have a new machine
 //	<cluster>/calls/<node>/<n>            cluster.Call: who asks the provider for it, once
 //	<cluster>/closed/<node>/<n>           cluster.Closing: how that ended

@@ -23,6 +23,7 @@ const (
 	tombstones kind = "tombstones"
 	duties     kind = "duty"
 	ties       kind = "tie"
+	seeds      kind = "reseeds"
 	heartbeats kind = "heartbeat"
 )
 
@@ -145,6 +146,11 @@ func decodeHeartbeat(node string, body []byte) (Heartbeat, error) {
 type tombstone struct {
 	Node  string `json:"node"`
 	Epoch uint64 `json:"epoch"`
+}
+
+// seed is the body of a reseed.
+type seed struct {
+	N uint64 `json:"n"`
 }
 
 // path is a key taken apart.

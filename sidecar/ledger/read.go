@@ -19,6 +19,7 @@ type Reading struct {
 	Duties map[string]cluster.DutyRecord // the highest epoch of each duty
 	Tie    cluster.Tie                   // the newest; its zero value: there is none
 	Claims map[string]cluster.Claim      // the newest of each node, with its tombstone
+	Seed   uint64                        // the newest reseed; zero: there was none
 	// Beats are when each node's heartbeat was last written, by the store's clock. Two readings with the same time mean that
 	// it was not written between them.
 	Beats map[string]Meta
@@ -75,6 +76,10 @@ func (l *Ledger) list(ctx context.Context) (found, error) {
 			return found{}, err
 		}
 	}
+	if again := l.series(seeds, ""); f.newest[again] > before[again] {
+		l.forget()
+		return f, nil
+	}
 	for _, series := range slices.Sorted(maps.Keys(before)) {
 		if f.newest[series] < before[series] {
 			return found{}, &ForgottenError{series, before[series], f.newest[series]}
@@ -105,7 +110,7 @@ func (f *found) add(l *Ledger, o Object) error {
 		}
 	case calls, closings:
 		name, n, ok = p.numbered(nodeName)
-	case ties, destructions:
+	case ties, destructions, seeds:
 		n, ok = parseNumber(strings.Join(p.parts, "/"))
 		ok = ok && n > 0
 	case heartbeats:
@@ -132,7 +137,7 @@ func (l *Ledger) fetch(ctx context.Context, f found) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for series, n := range f.newest {
-		if f.series[series].kind == tombstones { // its key says all
+		if k := f.series[series].kind; k == tombstones || k == seeds { // its key says all
 			l.remember(series, n, nil)
 			continue
 		}
@@ -208,6 +213,8 @@ func (l *Ledger) reading(f found) (Reading, error) {
 		case destructions:
 			r.Destroyed, err = decodeDestruction(n, body)
 			r.Destroyed.Age = f.age[series]
+		case seeds:
+			r.Seed = n
 		case intents:
 			r.Intents[name], err = l.replacement(f, name)
 		}

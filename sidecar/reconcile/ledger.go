@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"sync"
 	"time"
 
@@ -30,6 +31,10 @@ type Ledger interface {
 	Tombstone(ctx context.Context, node string, epoch uint64) error
 	// History is every nonce of a node's intents, and the newest epoch of each machine that has claimed it.
 	History(ctx context.Context, node string) (nonces map[string]bool, claims map[string]uint64, err error)
+	// Reseed writes all of r that is not there, and in the end that this is reseed r.Seed. After an error it may be repeated.
+	Reseed(ctx context.Context, r cluster.Recall) error
+	// Prune deletes up to most objects that nobody needs any more, and says how many.
+	Prune(ctx context.Context, most int) (int, error)
 	// Beat renews this node's heartbeat object.
 	Beat(ctx context.Context, b Heartbeat) error
 	// AppendIncident writes a step, ErrTaken if it is told already. OpenIncident is the ID of the node's newest incident that
@@ -53,6 +58,7 @@ type LedgerReading struct {
 	// Intents are the newest replacement of each node, Hired the ages of all intents of the last day.
 	Intents map[string]cluster.Intent
 	Hired   []time.Duration
+	Seed    uint64            // the newest reseed; zero: there was none
 	Beats   map[string]string // of each node's heartbeat object; it differs after every writing
 }
 
@@ -60,6 +66,8 @@ type LedgerReading struct {
 var (
 	ErrUnsound = errors.New("the store does not honour create-if-absent")
 	ErrTaken   = errors.New("somebody else was first")
+	// ErrForgotten says that the store knows less than it has shown before.
+	ErrForgotten = errors.New("the ledger knows less than the nodes remember")
 )
 
 // Pauses of what is done at the ledger unasked.
@@ -68,6 +76,8 @@ const (
 	claimEvery      = 2 * time.Second  // while the claim is not ours; at once when the test has succeeded
 	heartbeatEvery  = 10 * time.Second
 	incidentsEvery  = time.Second
+	pruneEvery      = 10 * time.Minute
+	pruneAtOnce     = 10               // objects, so 60 in an hour at most
 	ledgerTimeout   = 30 * time.Second // of one such errand, which takes several requests
 )
 
@@ -94,7 +104,7 @@ func (l *Loop) readLedger(ctx context.Context) error {
 		return ErrMissing
 	}
 	sent := l.cfg.Now()
-	r, err := l.world.Ledger.Read(ctx)
+	r, err := l.readWhole(ctx)
 	if err != nil {
 		l.board.put(func(v *decide.View) { v.Ledger.Failing = true })
 		return err
@@ -118,6 +128,41 @@ func (l *Loop) readLedger(ctx context.Context) error {
 		v.Claim = l.judgeClaim(v.Claim, own, arrived)
 	})
 	return nil
+}
+
+// readWhole reads the ledger, and refuses it if it has lost what this node remembers. Then whatever rests on the ledger waits, and a
+// person decides: nobody here can tell a store that was restored from an old copy from another cluster's.
+func (l *Loop) readWhole(ctx context.Context) (LedgerReading, error) {
+	v, _ := l.board.look()
+	known := cluster.Recall{}
+	if v.Ledger.Known != nil {
+		known = *v.Ledger.Known
+	}
+	known = decide.Raise(known, decide.Heard(known.Seed, l.look().View.Peers)) // before it is asked: what comes later need not be in it
+	r, err := l.world.Ledger.Read(ctx)
+	forgot := ""
+	switch {
+	case errors.Is(err, ErrForgotten):
+		forgot = err.Error()
+	case err != nil:
+		return LedgerReading{}, err // what it has lost it has lost still
+	default:
+		shown := decide.Ledger{Claims: r.Claims, Duties: r.Duties, Tie: r.Tie, Intents: r.Intents}.Recall(r.Seed)
+		if forgot = decide.Forgotten(known, shown); forgot != "" {
+			err = fmt.Errorf("%w: %s", ErrForgotten, forgot)
+		} else {
+			known = decide.Raise(known, shown)
+		}
+	}
+	if v.Ledger.Known == nil || v.Ledger.Forgot != forgot || !reflect.DeepEqual(known, *v.Ledger.Known) {
+		l.board.put(func(v *decide.View) {
+			if v.Ledger.Known != nil {
+				known = decide.Raise(known, *v.Ledger.Known) // two readings may overtake each other
+			}
+			v.Ledger.Forgot, v.Ledger.Known = forgot, &known
+		})
+	}
+	return r, err
 }
 
 // heartbeats remembers what each node's heartbeat object was, and since when.
@@ -251,9 +296,9 @@ func (l *Loop) claim(ctx context.Context) error {
 	if v.Claim.Mine && v.Ledger.Claims != nil || !v.Ledger.Sound {
 		return nil // readLedger notices when it is no longer ours
 	}
-	r, err := l.world.Ledger.Read(ctx)
+	r, err := l.readWhole(ctx)
 	if err != nil {
-		return err
+		return err // an identity that seems free in a ledger that has forgotten may be somebody's
 	}
 	self := l.cfg.Policy.Self
 	c := r.Claims[self]
@@ -278,6 +323,24 @@ func (l *Loop) claim(ctx context.Context) error {
 		v.Ledger.Claims = claims
 	})
 	return nil
+}
+
+// prune deletes some of what is old, while this node coordinates. That two do so at once would harm nobody.
+func (l *Loop) prune(ctx context.Context) error {
+	s := l.look()
+	hold, g := s.Decision.Memory.Duties[cluster.Coordinator].Hold, s.View.Ledger
+	if hold.State != cluster.Held || s.View.Orders.Pause || !g.Sound || g.Failing {
+		return nil
+	}
+	r, err := l.readWhole(ctx) // a ledger that has lost something is not made less
+	if err != nil || r.Duties[cluster.Coordinator].Epoch > hold.Epoch {
+		return err
+	}
+	n, err := l.world.Ledger.Prune(ctx, pruneAtOnce)
+	if n > 0 {
+		l.log.Info("pruned old objects of the ledger", "objects", n)
+	}
+	return err
 }
 
 // heartbeat renews our object while we are the node.

@@ -32,6 +32,7 @@ type fakeLedger struct {
 	steps   []IncidentStep
 	intents map[string]cluster.Intent
 	called  map[string]cluster.Call
+	seed    uint64
 	late    func() // happens after a reading was made and before its answer arrives; nil: nothing
 }
 
@@ -70,7 +71,7 @@ func (f *fakeLedger) SelfTest(ctx context.Context) error {
 
 func (f *fakeLedger) Read(ctx context.Context) (r LedgerReading, err error) {
 	err = f.ask(ctx, "read ledger", func() error {
-		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats), Intents: maps.Clone(f.intents)}
+		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats), Intents: maps.Clone(f.intents), Seed: f.seed}
 		return nil
 	})
 	if f.late != nil {
@@ -156,6 +157,19 @@ func (f *fakeLedger) History(ctx context.Context, node string) (nonces map[strin
 		return nil
 	})
 	return nonces, claims, err
+}
+
+func (f *fakeLedger) Reseed(ctx context.Context, r cluster.Recall) error {
+	return f.ask(ctx, "reseed", func() error {
+		maps.Copy(f.claims, r.Claims)
+		maps.Copy(f.duties, r.Duties)
+		f.tie, f.seed = r.Tie, r.Seed
+		return nil
+	})
+}
+
+func (f *fakeLedger) Prune(ctx context.Context, most int) (int, error) {
+	return most, f.ask(ctx, fmt.Sprintf("prune %d", most), func() error { return nil })
 }
 
 func (f *fakeLedger) Beat(ctx context.Context, _ Heartbeat) error {
@@ -587,4 +601,41 @@ func TestIncidentsAreWrittenInOrderAndSurviveAnAbsentLedger(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Only who coordinates prunes, slowly, and only a ledger that is whole and its own.
+func TestTheCoordinatorPrunesSlowly(t *testing.T) {
+	for name, c := range map[string]struct {
+		state  cluster.HoldState
+		change func(f *fakeLedger, r *rig)
+		want   int // prunings in an hour
+	}{
+		"coordinating": {cluster.Held, nil, 6},
+		"not yet":      {cluster.Waiting, nil, 0},
+		"paused":       {cluster.Held, func(_ *fakeLedger, r *rig) { r.loop.Order(func(o *decide.Orders) { o.Pause = true }) }, 0},
+		"another coordinates since": {cluster.Held, func(f *fakeLedger, _ *rig) {
+			f.duties[cluster.Coordinator] = cluster.DutyRecord{Epoch: 8, Holder: "lb2"}
+		}, 0},
+		"the ledger is away": {cluster.Held, func(f *fakeLedger, _ *rig) { f.away = errBroken }, 0},
+		"the ledger has forgotten": {cluster.Held, func(_ *fakeLedger, r *rig) {
+			r.loop.board.put(func(v *decide.View) { v.Ledger.Known = &cluster.Recall{Tie: cluster.Tie{N: 3}} })
+		}, 0},
+	} {
+		bubble(t, func(t *testing.T) {
+			m := decide.Memory{Duties: map[string]decide.Duty{cluster.Coordinator: {Hold: cluster.Hold{Duty: cluster.Coordinator, Epoch: 7, State: c.state}}}}
+			r, f := withLedger(t, func(decide.View, decide.Memory) decide.Decision { return decide.Decision{Memory: m} }, func(*fakeLedger) {})
+			if c.change != nil {
+				c.change(f, r)
+			}
+			r.run()
+			time.Sleep(time.Hour + time.Minute)
+			synctest.Wait()
+			if got := r.count("prune 10"); got != c.want {
+				t.Errorf("%s: pruned %d times in an hour, want %d", name, got, c.want)
+			}
+			if err := r.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

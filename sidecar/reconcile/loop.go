@@ -116,7 +116,7 @@ func New(cfg Config, world World) (*Loop, error) {
 	v.Phase = cluster.Applied
 	v.FreshBoot = kept.Boot != cfg.Boot
 	if world.Ledger != nil {
-		v.Ledger.Configured, v.Claim.Needed = true, true
+		v.Ledger.Configured, v.Claim.Needed, v.Ledger.Known = true, true, kept.Ledger
 		if kept.Claim > 0 && kept.Machine == cfg.Machine && !v.FreshBoot {
 			// It was ours in this very boot, so nobody has fenced us since. The ledger has the last word once it is read.
 			v.Claim.Epoch, v.Claim.Mine = kept.Claim, true

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 
+	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 )
 
@@ -25,6 +26,8 @@ type lasting struct {
 	// Claim is the epoch of the identity claim that this node had for Machine when it last knew. Zero: none.
 	Claim   uint64 `json:"claim,omitempty"`
 	Machine string `json:"machine,omitempty"`
+	// Ledger is the newest that the ledger has shown.
+	Ledger *cluster.Recall `json:"ledger,omitempty"`
 }
 
 // loadMemory reads the lasting part of the memory. A missing file is a node's first start. One that cannot be read is put
@@ -62,6 +65,7 @@ func (l lasting) encode() ([]byte, error) {
 func (l *Loop) save(v decide.View, d decide.Decision) error {
 	next := l.kept
 	next.Lasting, next.Paused = d.Memory.Lasting, v.Orders.Pause
+	next.Ledger = v.Ledger.Known
 	if d.Say.Voting {
 		next.Boot = l.cfg.Boot
 	}

@@ -186,7 +186,30 @@ func (l *Loop) notTheNode(r LedgerReading, node, machine string, claim uint64) e
 	return nil
 }
 
+// voiceless checks that a node that seems lost does not answer where beats do not go: at its machine's public address. A network that
+// keeps the beats of a healthy node from a majority must not cost it its machine. The question takes seconds, so it comes before all
+// that must be fresh. A machine without a public address cannot be asked.
+func (l *Loop) voiceless(ctx context.Context, node, machine string) error {
+	if l.world.Probe == nil || l.world.Provider == nil {
+		return nil
+	}
+	m, err := l.world.Provider.Get(ctx, machine)
+	if err != nil || m.Power == cluster.PowerOff || m.Power == cluster.PowerGone || !m.Public.IsValid() {
+		return err
+	}
+	if err := l.world.Probe(ctx, node, m.Public); err != nil {
+		l.log.Info("no answer from the machine that is to be switched off", "node", node, "machine", machine, "err", err)
+		return nil
+	}
+	return fmt.Errorf("%s is not lost: its sidecar answers at %s, though its beats do not arrive; look at the network between the members", node, m.Public)
+}
+
 func (l *Loop) powerOff(ctx context.Context, a decide.PowerOff) error {
+	if a.Claim != 0 {
+		if err := l.voiceless(ctx, a.Node, a.Machine); err != nil {
+			return err
+		}
+	}
 	r, err := l.still(ctx, a.Expect)
 	if err != nil {
 		return err

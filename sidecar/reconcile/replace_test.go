@@ -1,7 +1,9 @@
 package reconcile
 
 import (
+	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -60,7 +62,7 @@ func (r *rig) does(d time.Duration) []string {
 	}
 	var all []string
 	for _, e := range happened {
-		for _, verb := range []string{"power off", "create", "delete", "tombstone", "intent", "call", "done", "failed", "aborted"} {
+		for _, verb := range []string{"probe", "power off", "create", "delete", "tombstone", "intent", "call", "done", "failed", "aborted"} {
 			if strings.HasPrefix(e, verb+" ") && !strings.HasPrefix(e, "cut off") {
 				all = append(all, e)
 			}
@@ -73,6 +75,16 @@ func create() decide.Action { return decide.Create{Expect: coordinates, Intent: 
 
 func off() decide.Action {
 	return decide.PowerOff{Expect: coordinates, Node: "web1", Machine: "33", Claim: 3}
+}
+
+// probed gives web1's machine, which runs, a public address at which a sidecar answers, or fails to.
+func probed(answer error) func(*fakeLedger, *rig) {
+	return func(_ *fakeLedger, r *rig) {
+		r.machines[1].Power, r.machines[1].Public = cluster.PowerOn, netip.MustParseAddr("203.0.113.33")
+		r.loop.world.Probe = func(ctx context.Context, node string, at netip.Addr) error {
+			return errors.Join(r.call(ctx, "probe %s %s", node, at), answer)
+		}
+	}
 }
 
 func remove() decide.Action { return decide.Delete{Expect: coordinates, Node: "web1", Machine: "33"} }
@@ -117,14 +129,21 @@ func TestEveryStepOfAReplacementReadsAfreshWhatItAssumes(t *testing.T) {
 			noTombstone(f, r)
 			r.machines[1].Power = cluster.PowerOn
 		}, nil},
-		"tombstone by a minority":            {decide.Tombstone{Expect: coordinates, Node: "web1", Epoch: 3, Machine: "33", Off: true}, noTombstone, []string{"tombstone web1"}},
-		"power off":                          {off(), nil, []string{"power off 33 web1"}},
-		"power off, no tombstone":            {off(), noTombstone, nil},
-		"power off, claimed again":           {off(), claimedAgain, nil},
-		"power off, heard again":             {off(), heard, nil},
-		"power off, another coordinates":     {off(), superseded, nil},
-		"power off, not this node any more":  {off(), notMyself, nil},
-		"power off, ledger away":             {off(), away, nil},
+		"tombstone by a minority":           {decide.Tombstone{Expect: coordinates, Node: "web1", Epoch: 3, Machine: "33", Off: true}, noTombstone, []string{"tombstone web1"}},
+		"power off":                         {off(), nil, []string{"power off 33 web1"}},
+		"power off, no tombstone":           {off(), noTombstone, nil},
+		"power off, claimed again":          {off(), claimedAgain, nil},
+		"power off, heard again":            {off(), heard, nil},
+		"power off, another coordinates":    {off(), superseded, nil},
+		"power off, not this node any more": {off(), notMyself, nil},
+		"power off, ledger away":            {off(), away, nil},
+		"power off, it speaks":              {off(), probed(nil), []string{"probe web1 203.0.113.33"}},
+		"power off, it is mute":             {off(), probed(errBroken), []string{"probe web1 203.0.113.33", "power off 33 web1"}},
+		"power off, no longer the node":     {decide.PowerOff{Expect: coordinates, Node: "web1", Machine: "33"}, probed(nil), []string{"power off 33 web1"}},
+		"power off, no public address": {off(), func(f *fakeLedger, r *rig) {
+			probed(nil)(f, r)
+			r.machines[1].Public = netip.Addr{}
+		}, []string{"power off 33 web1"}},
 		"delete":                             {remove(), nil, []string{"delete 33 web1"}},
 		"delete, it is the node":             {remove(), noTombstone, nil},
 		"delete, claimed again":              {remove(), claimedAgain, nil},

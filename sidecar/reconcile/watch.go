@@ -48,6 +48,7 @@ func (l *Loop) observers() []func(context.Context) error {
 			return l.watch(ctx, "identity claim", claimEvery, ledgerTimeout, l.claimNow, l.claim)
 		})
 		add("heartbeat", heartbeatEvery, ledgerTimeout, l.heartbeat)
+		add("pruning of the ledger", pruneEvery, ledgerTimeout, l.prune)
 		add("incidents", incidentsEvery, ledgerTimeout, l.writeIncidents)
 	}
 	return all

@@ -33,6 +33,8 @@ type World struct {
 	Zones map[string]Zone
 	// Hire says what a node's new machine shall be: all but its name and its intent's tag.
 	Hire func(node string) (cloud.Hiring, error)
+	// Probe asks at a machine's public address whether the node's own sidecar lives there. Its error says why it seems not to.
+	Probe func(ctx context.Context, node string, at netip.Addr) error
 	// Drain tells a role's services to finish their connections.
 	Drain func(ctx context.Context, role string) error
 	// Names takes what the loopback name server shall answer: names relative to <cluster>.internal.

@@ -273,3 +273,28 @@ func TestNoSecretIsInTheImageOrTheMetadata(t *testing.T) {
 		t.Error("two machines have the same SSH host key")
 	}
 }
+
+// TestMetadataIsForRootOnly: user_data holds a join ticket, and a program that fetches URLs for strangers runs on most nodes.
+func TestMetadataIsForRootOnly(t *testing.T) {
+	c := sharedCluster(t)
+	ask := func(user string) (string, int) {
+		return c.run(t, "web2", "runuser", "-u", user, "--", "curl", "-sS", "--max-time", "5", "http://169.254.169.254/metadata/v1/hostname")
+	}
+	refused := func() error {
+		if out, code := ask("www-data"); code != 7 { // curl(1): failed to connect
+			return fmt.Errorf("an ordinary user: curl ends with %d, want 7: %s", code, out)
+		}
+		return nil
+	}
+	if err := refused(); err != nil {
+		t.Error(err)
+	}
+	if out, code := ask("root"); code != 0 || out != "web2" {
+		t.Errorf("root: status %d, %q", code, out)
+	}
+	c.on(t, "web2", "nft", "flush", "ruleset")
+	if out, code := ask("www-data"); code != 0 {
+		t.Fatalf("without the rule: status %d, %q: the test shows nothing", code, out)
+	}
+	eventually(t, 30*time.Second, refused) // the sidecar has noticed
+}
