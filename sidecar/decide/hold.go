@@ -42,6 +42,7 @@ func (t *turn) win(d duty, s *Duty) {
 // promisers are the members that have promised us an epoch from from on: all of them, those that are clear of the holder before,
 // and whether one knows of a lease before.
 func (t *turn) promisers(d duty, s *Duty, from uint64) (all, clear []string, afterLease bool) {
+	all, clear = make([]string, 0, len(t.live)), make([]string, 0, len(t.live))
 	count := func(k string, x cluster.Promise, votes bool) {
 		if !votes || x.Holder != t.p.Self || x.Epoch < from {
 			return
@@ -214,7 +215,7 @@ func (t *turn) confirmed(d duty, s *Duty) cluster.Instant {
 		return t.Now
 	}
 	promised, _, _ := t.promisers(d, s, s.Hold.Epoch)
-	var sent []cluster.Instant
+	sent := make([]cluster.Instant, 0, len(promised))
 	for _, k := range promised {
 		if k == t.p.Self {
 			sent = append(sent, t.Now)

@@ -3,6 +3,7 @@ package decide
 import (
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"understudy/sidecar/cluster"
@@ -10,7 +11,13 @@ import (
 
 // Next decides one turn. It changes none of its arguments.
 func Next(v View, m Memory, p Policy) Decision {
-	t := &turn{View: v, p: p, was: m, lasting: m.Lasting, room: make([]seen, 0, len(p.Nodes)+1)}
+	room := rooms.Get().(*[]seen) // nothing of it outlives the turn
+	t := &turn{View: v, p: p, was: m, lasting: m.Lasting, room: slices.Grow(*room, len(p.Nodes)+1)}
+	defer func() {
+		clear(t.room)
+		*room = t.room[:0]
+		rooms.Put(room)
+	}()
 	t.look = v.Now.Add(t.p.Timings.LedgerIdle)
 	t.judge()
 	t.votes = t.mayVote()
@@ -34,6 +41,8 @@ func Next(v View, m Memory, p Policy) Decision {
 	return t.out
 }
 
+var rooms = sync.Pool{New: func() any { return new([]seen) }}
+
 // turn is the work of one call of Next. View's fields are the readings, was is the memory before.
 type turn struct {
 	View
@@ -42,6 +51,7 @@ type turn struct {
 
 	lasting  Lasting              // with the maps of was until one is changed, see raise
 	room     []seen               // of members, as they were looked up first
+	next     int                  // in room, behind the one looked up last
 	mute     cluster.Announcement // of whoever is not heard
 	verdicts map[string]Verdict
 	live     []string // members that are heard, this one included, in the roster's order
@@ -130,7 +140,7 @@ func (t *turn) note(kind NoteKind, node, duty, text string) {
 // duty goes through one duty: whom to confirm first, because everything else counts on it.
 func (t *turn) duty(d duty) {
 	if t.duties == nil {
-		t.duties = map[string]Duty{}
+		t.duties = make(map[string]Duty, len(t.was.Duties))
 	}
 	s := t.was.Duties[d.name]
 	s.Before = slices.Clone(s.Before)

@@ -10,8 +10,8 @@ import (
 // judge gives every peer its verdict. Silent to me alone is a broken link; failed is what a majority of those I hear has not
 // heard either. Slow beats, where the roster is large, may be silent for longer.
 func (t *turn) judge() {
-	t.verdicts = map[string]Verdict{}
-	tm := t.p.Timings
+	t.verdicts = make(map[string]Verdict, len(t.p.Nodes))
+	tm := &t.p.Timings
 	for _, k := range t.p.Nodes {
 		if t.alive(k) {
 			t.live = append(t.live, k)
@@ -31,8 +31,9 @@ func (t *turn) judge() {
 			t.noteVerdict(k, t.was.Verdicts[k].State, now)
 		}
 		t.verdicts[k] = was
-		heard := max(t.of(k).peer.Heard, t.Started)
-		for _, after := range []time.Duration{2*t.every(k) + tm.Slack, t.limit(k), t.limit(k) + t.detection(k)/2, tm.Reserved} {
+		it := t.of(k)
+		heard, limit := max(it.peer.Heard, t.Started), it.detection+tm.Slack
+		for _, after := range [...]time.Duration{2*it.every + tm.Slack, limit, limit + it.detection/2, tm.Reserved} {
 			if at := heard.Add(after); at >= t.Now {
 				t.at(at + cluster.Instant(time.Millisecond))
 			}
@@ -57,15 +58,16 @@ func (t *turn) noteVerdict(k string, was, now Liveness) {
 }
 
 func (t *turn) verdict(k string) Liveness {
-	silent := t.silence(k)
+	it := t.of(k)
+	silent, limit := it.silent, it.detection+t.p.Timings.Slack
 	switch {
-	case silent > t.limit(k) && t.silentToMost(k):
+	case silent > limit && t.silentToMost(k):
 		return Failed
-	case silent > t.limit(k)+t.detection(k)/2: // by then the others have noticed, if it is more than a link
+	case silent > limit+it.detection/2: // by then the others have noticed, if it is more than a link
 		return Broken
-	case t.of(k).peer.Heard == 0:
+	case it.peer.Heard == 0:
 		return NeverHeard
-	case silent > 2*t.every(k)+t.p.Timings.Slack:
+	case silent > 2*it.every+t.p.Timings.Slack:
 		return Suspect
 	}
 	return Alive
@@ -96,43 +98,42 @@ func (t *turn) silence(k string) time.Duration { return t.of(k).silent }
 
 // seen is what a turn looks up again and again.
 type seen struct {
-	name   string
-	peer   cluster.Peer
-	silent time.Duration
-	alive  bool
+	name      string
+	peer      cluster.Peer
+	silent    time.Duration
+	every     time.Duration // the pace of its beats
+	detection time.Duration // how long it may be silent at that pace
+	alive     bool
 }
 
-// of is what was seen of a member. There are few, so looking through them is quicker than a map.
+// of is what was seen of a member. There are few, so looking through them is quicker than a map; most look at them in the
+// roster's order, so the next one is tried first.
 func (t *turn) of(k string) *seen {
+	if i := t.next; i < len(t.room) && t.room[i].name == k {
+		t.next++
+		return &t.room[i]
+	}
 	for i := range t.room {
 		if t.room[i].name == k {
+			t.next = i + 1
 			return &t.room[i]
 		}
 	}
 	t.room = append(t.room, seen{name: k, peer: t.Peers[k]})
+	t.next = len(t.room)
 	s := &t.room[len(t.room)-1]
+	tm := &t.p.Timings
+	s.every = max(s.peer.Every, tm.Beat)
+	s.detection = tm.Detection * ((s.every + tm.Beat - 1) / tm.Beat)
 	s.silent = t.Now.Sub(max(s.peer.Heard, t.Started))
-	s.alive = k == t.p.Self || s.peer.Heard != 0 && s.silent <= t.allowed(s.peer)
+	s.alive = k == t.p.Self || s.peer.Heard != 0 && s.silent <= s.detection+tm.Slack
 	return s
 }
 
-// allowed is how long a peer may be silent.
-func (t *turn) allowed(p cluster.Peer) time.Duration {
-	tm := t.p.Timings
-	return tm.Detection*((max(p.Every, tm.Beat)+tm.Beat-1)/tm.Beat) + tm.Slack
-}
+// detection and limit are how long a member may be silent at the pace of its beats: without and with the slack.
+func (t *turn) detection(k string) time.Duration { return t.of(k).detection }
 
-// every is the pace of k's beats, detection and limit how long it may be silent at that pace: without and with the slack.
-func (t *turn) every(k string) time.Duration {
-	return max(t.of(k).peer.Every, t.p.Timings.Beat)
-}
-
-func (t *turn) detection(k string) time.Duration {
-	tm := t.p.Timings
-	return tm.Detection * ((t.every(k) + tm.Beat - 1) / tm.Beat)
-}
-
-func (t *turn) limit(k string) time.Duration { return t.allowed(t.of(k).peer) }
+func (t *turn) limit(k string) time.Duration { return t.of(k).detection + t.p.Timings.Slack }
 
 // alive says that k is heard. We always hear ourselves.
 func (t *turn) alive(k string) bool { return t.of(k).alive }
