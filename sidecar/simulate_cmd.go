@@ -19,10 +19,10 @@ import (
 
 // simulateOptions are the flags of simulate.
 type simulateOptions struct {
-	days          int
-	seed          uint64
-	every         time.Duration
-	asJSON, rails bool
+	days                   int
+	seed                   uint64
+	every                  time.Duration
+	asJSON, rails, history bool
 }
 
 // historyDays is how long one history is; longer sweeps are made of several, beside each other.
@@ -37,7 +37,7 @@ func simulateCommand() *cobra.Command {
 ledger, a provider and operators that fail in every way the project knows of, each with a seed. Time without
 trouble is skipped. Laws are held at every step (two nodes never answer on one address, nobody's healthy machine
 is touched, no machine too many is made, who cannot act says why, and so on): a law that is broken is a bug,
-please report its seed.
+please report its seed (and see --history of it).
 
 It tells for how much of the time every node was there, and how long it took until it was again. A schedule of
 faults is one to four that overlap; one comes every --every on average. They are far worse than a usual week.
@@ -45,6 +45,7 @@ faults is one to four that overlap; one comes every --every on average. They are
 Without a file, the roles.yaml of the enclosing checkout is taken. The same seed gives the same history.`,
 		Example: `  understudy simulate --days 10000
   understudy simulate --days 1000 --seed 7 --every 24h --json ~/cluster/roles.yaml
+  understudy simulate --seed 7 --days 100 --history
   understudy simulate --rails`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return simulate(cmd, o, args) },
@@ -54,17 +55,21 @@ Without a file, the roles.yaml of the enclosing checkout is taken. The same seed
 	f.Uint64Var(&o.seed, "seed", 1, "which histories")
 	f.DurationVar(&o.every, "every", 7*24*time.Hour, "mean time between two schedules of faults; each has at least an hour to itself")
 	f.BoolVar(&o.rails, "rails", false, "instead, switch each safety rule off in turn, and show the harm that is seen then")
+	f.BoolVar(&o.history, "history", false, fmt.Sprintf("tell first what happened, step by step (of %d days at most)", historyDays))
 	f.BoolVar(&o.asJSON, "json", false, "print JSON, whose keys are a promise")
 	return cmd
 }
 
 func simulate(cmd *cobra.Command, o simulateOptions, args []string) error {
-	debug.SetGCPercent(800) // little lives long here
+	debug.SetGCPercent(1600) // little lives long here
 	if o.rails {
 		return simulateRails(cmd.Context(), cmd.OutOrStdout())
 	}
 	if o.days < 1 || o.every < 0 {
 		return errors.New("--days must be at least 1, and --every not negative")
+	}
+	if o.history && (o.days > historyDays || o.asJSON) {
+		return fmt.Errorf("--history tells of %d --days at most, and not as --json", historyDays)
 	}
 	cluster, err := clusterToPlay(args)
 	if err != nil {
@@ -72,7 +77,7 @@ func simulate(cmd *cobra.Command, o simulateOptions, args []string) error {
 	}
 	length := time.Duration(min(o.days, historyDays)) * 24 * time.Hour
 	s := sim.Sweep{
-		Options: sim.Options{Cluster: cluster, Length: length, Every: max(o.every, time.Nanosecond)},
+		Options: sim.Options{Cluster: cluster, Length: length, Every: max(o.every, time.Nanosecond), History: o.history},
 		Seed:    o.seed, Count: (o.days + historyDays - 1) / historyDays, Workers: runtime.GOMAXPROCS(0),
 	}
 	if screen := cmd.ErrOrStderr(); isTerminal(screen) {
@@ -82,6 +87,9 @@ func simulate(cmd *cobra.Command, o simulateOptions, args []string) error {
 	t := s.Run(cmd.Context())
 	if err := cmd.Context().Err(); err != nil {
 		return fmt.Errorf("stopped after %d of %d histories: %w", t.Played, s.Count, err)
+	}
+	for _, line := range t.History {
+		fmt.Fprintln(cmd.OutOrStdout(), line)
 	}
 	return tellSimulated(cmd.OutOrStdout(), o, t)
 }
@@ -121,6 +129,7 @@ type simulated struct {
 	// Whole is the share of the time in which every node was there, Losses how often not, and the rest how long it took then.
 	Whole         float64 `json:"whole"`
 	Losses        int     `json:"losses"`
+	Extinct       int     `json:"extinct"` // histories that ended early, because no node with a role was left
 	HealedMedian  float64 `json:"healed_median_seconds"`
 	HealedP99     float64 `json:"healed_p99_seconds"`
 	HealedLongest float64 `json:"healed_longest_seconds"`
@@ -138,7 +147,7 @@ func tellSimulated(out io.Writer, o simulateOptions, t sim.Total) error {
 	r := simulated{
 		Days: int(t.Simulated / (24 * time.Hour)), Seed: o.seed, Trace: fmt.Sprintf("%016x", t.Trace), Violations: t.Violations,
 		CPUSeconds: t.CPU.Seconds(), Faults: t.Faults, Takeovers: t.Takeovers, Created: t.Created,
-		Whole: 1 - t.Maimed.Seconds()/t.Simulated.Seconds(), Losses: len(t.Healed),
+		Whole: 1 - t.Maimed.Seconds()/t.Simulated.Seconds(), Losses: len(t.Healed), Extinct: t.Lost,
 		HealedMedian: quantile(0.5).Seconds(), HealedP99: quantile(0.99).Seconds(), HealedLongest: quantile(1).Seconds(),
 	}
 	var failed error
@@ -154,6 +163,9 @@ func tellSimulated(out io.Writer, o simulateOptions, t sim.Total) error {
 		r.Days, r.Faults, r.Takeovers, r.Created, r.CPUSeconds, float64(r.Days)/max(r.CPUSeconds, 0.001), r.Trace)
 	fmt.Fprintf(out, "every node was there %.4f %% of the time; %d times one was not, for %s (median), %s (99 of 100), %s (longest)\n",
 		100*r.Whole, r.Losses, words(quantile(0.5)), words(quantile(0.99)), words(quantile(1)))
+	if r.Extinct > 0 {
+		fmt.Fprintf(out, "%d times no node with a role was left, and the history ended: a beachhead only votes here\n", r.Extinct)
+	}
 	fmt.Fprintf(out, "laws broken: %d\n", len(r.Violations))
 	for _, v := range r.Violations {
 		fmt.Fprintln(out, "  "+v)

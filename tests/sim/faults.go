@@ -95,6 +95,10 @@ func (w *world) schedule(at time.Duration) {
 	next := w.lastFault.add(Hour + time.Duration(w.rng.ExpFloat64()*float64(w.o.Every)))
 	w.events.push(next, func() {
 		w.checkEnd()
+		if w.report_.Lost = w.extinct(); w.report_.Lost {
+			w.end = w.now
+			return
+		}
 		w.schedule(time.Duration(next))
 	})
 }
@@ -304,7 +308,7 @@ func (w *world) stray() (func(), []*node) {
 	}
 	if w.chance(0.3) {
 		m := w.made(n.name, tag)
-		m.foreign = true
+		m.foreign, w.cloud.failed = true, true
 		w.after(2*time.Hour, func() { w.remove(m) }) // by whoever it belongs to; until then it counts
 		return nil, nil
 	}
@@ -321,7 +325,7 @@ func (w *world) freeze() (func(), []*node) {
 	}
 	starts := n.starts
 	return func() {
-		if n.starts == starts {
+		if n.up && n.starts == starts {
 			w.thaw(n)
 		}
 	}, []*node{n}
@@ -492,7 +496,11 @@ func (w *world) halfDies() (func(), []*node) {
 	}
 	manner := w.rng.IntN(3)
 	var ends []func()
-	for _, i := range w.rng.Perm(len(w.nodes))[:lost] {
+	victims := w.rng.Perm(len(w.nodes))[:lost]
+	if !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.own != nil && !slices.Contains(victims, n.i) }) {
+		victims = victims[1:] // a beachhead alone would be another story
+	}
+	for _, i := range victims {
 		n := w.nodes[i]
 		switch manner {
 		case 0:

@@ -74,6 +74,7 @@ func (w *world) finish(n *node, j *job, a decide.Action) func(error, func(*decid
 
 func (w *world) finished(n *node, j *job, a decide.Action, err error, change func(*decide.View)) {
 	j.running, j.again = nil, w.now.add(pause(a))
+	n.calm = false // until a turn has seen it
 	switch {
 	case err == nil:
 		j.tries = 0

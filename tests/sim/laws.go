@@ -135,6 +135,9 @@ func (w *world) superseded(n *node, duty string) bool {
 	if r.Lease && r.Epoch > n.memory.Duties[duty].Promise.Epoch && w.now < w.named(r.Holder).trouble.add(15*time.Second) {
 		return true // by one that was cut off, and has been read of only now
 	}
+	if c := w.ledger.claims[n.name]; c.Tombstoned {
+		return true // while it was cut off, and it has read so only now; it claims the name again
+	}
 	return n.own != nil && n.own.Name == duty && single(n.own) && w.laws.last[duty] != n
 }
 

@@ -79,13 +79,14 @@ func (w *world) lawOfIntent(n *node, in cluster.Intent) {
 // lawOfCreate holds when a machine is asked for: there is room for it, none has been made for the intent, and it is not one too
 // many in an hour.
 func (w *world) lawOfCreate(in cluster.Intent) {
+	const listed = 2 * time.Second // how old a list may be; what is switched on after it nobody can have counted
 	kept, counted := 0, 0
 	for _, m := range w.cloud.machines {
 		switch {
 		case m.foreign || !slices.Contains(m.tags, tag):
 		case slices.Contains(m.tags, in.Tag()):
 			w.violated("a second machine is asked for by intent %d for %s", in.N, in.Node)
-		case m.power == cluster.PowerOff && w.ledger.claimants[m.id] > 0 && kept < 3:
+		case (m.power == cluster.PowerOff || m.began > 0 && w.now.sub(m.began) < listed) && w.ledger.claimants[m.id] > 0 && kept < 3:
 			kept++
 		default:
 			counted++
@@ -140,7 +141,7 @@ func (n *node) newest(w *world) uint64 {
 // checkWhole holds that every node has one machine again, long after the last fault. Where the provider had faults, tries may have
 // been used up; then somebody says so.
 func (w *world) checkWhole() {
-	if !w.shape.ledger || !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.up && n.own != nil }) {
+	if !w.shape.ledger || w.extinct() {
 		return
 	}
 	said := w.blocked(slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return !n.up || n.frozen }))
@@ -152,6 +153,11 @@ func (w *world) checkWhole() {
 		}
 	}
 	w.checkTidy()
+}
+
+// extinct says that no node with a role runs: there is nobody whom the laws could ask to build the others.
+func (w *world) extinct() bool {
+	return !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.up && n.own != nil })
 }
 
 // checkTidy holds that machines too many are collected, and others are not.

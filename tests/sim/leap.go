@@ -117,7 +117,7 @@ func (w *world) quiet() bool {
 				return false
 			}
 		}
-		if n.gate.shut > w.now && n.gate.shut != never && !w.renewed(n) && n.gate.until.Sub(now) < time.Second {
+		if n.gate.shut > w.now && n.gate.shut != never && !w.renewed(n, n.own.Name) && n.gate.until.Sub(now) < time.Second {
 			return false
 		}
 	}
@@ -133,17 +133,37 @@ func (w *world) flows(k, n int) bool {
 	return w.nodes[k].up && !w.nodes[k].frozen && w.links[k][n].clean() && p.heard != 0 && w.now.sub(p.true_) < recent
 }
 
-// renewed says that the node's gate hangs on beats that are confirmed all the time.
-func (w *world) renewed(n *node) bool {
-	d := n.memory.Duties[n.own.Name]
-	return d.Confirmed != 0 && n.clock.at(w.now).Sub(d.Confirmed) < recent
+// renewed says that a duty hangs on beats that a majority confirms all the time.
+func (w *world) renewed(n *node, duty string) bool {
+	d := n.memory.Duties[duty]
+	if d.Confirmed == 0 || n.clock.at(w.now).Sub(d.Confirmed) >= recent {
+		return false
+	}
+	confirm := 0
+	for k := range n.peers {
+		switch {
+		case k == n.i:
+			confirm++
+		case w.flows(k, n.i) && w.flows(n.i, k) && promises(n.peers[k].said, duty, n.name, d.Hold.Epoch):
+			confirm++
+		}
+	}
+	return confirm > len(w.nodes)/2
+}
+
+// promises says that a member has promised a duty to a node, under that epoch or a later one.
+func promises(said *cluster.Announcement, duty, holder string, epoch uint64) bool {
+	return slices.ContainsFunc(said.Promises, func(x cluster.Promise) bool {
+		return x.Duty == duty && x.Holder == holder && x.Epoch >= epoch
+	})
 }
 
 // jump moves the world, and with it all that is renewed over and over.
 func (w *world) jump(by time.Duration) {
 	type shift struct {
-		flows []bool
-		gate  bool
+		flows   []bool
+		gate    bool
+		renewed []string // duties
 	}
 	shifts := make([]shift, len(w.nodes))
 	for i, n := range w.nodes {
@@ -154,7 +174,12 @@ func (w *world) jump(by time.Duration) {
 		for k := range w.nodes {
 			shifts[i].flows[k] = k != i && w.flows(k, i)
 		}
-		shifts[i].gate = n.own != nil && n.gate.shut > w.now && n.gate.shut != never && (w.renewed(n) || w.lends(n))
+		shifts[i].gate = n.own != nil && n.gate.shut > w.now && n.gate.shut != never && (w.renewed(n, n.own.Name) || w.lends(n))
+		for duty := range n.memory.Duties {
+			if w.renewed(n, duty) {
+				shifts[i].renewed = append(shifts[i].renewed, duty)
+			}
+		}
 	}
 	from := w.now
 	w.now = w.now.add(by)
@@ -165,14 +190,13 @@ func (w *world) jump(by time.Duration) {
 		d := n.clock.at(w.now) - n.clock.at(from)
 		for k := range n.peers {
 			if shifts[i].flows[k] {
-				w.keep(n, k, from, d)
+				w.keep(n, k, from, d, shifts[k].flows != nil && shifts[k].flows[i])
 			}
 		}
-		for name, x := range n.memory.Duties {
-			if x.Confirmed != 0 && n.clock.at(from).Sub(x.Confirmed) < recent {
-				x.Confirmed += d
-				n.memory.Duties[name] = x
-			}
+		for _, duty := range shifts[i].renewed {
+			x := n.memory.Duties[duty]
+			x.Confirmed += d
+			n.memory.Duties[duty] = x
 		}
 		if shifts[i].gate {
 			w.keepGate(n, d)
@@ -203,13 +227,13 @@ func (w *world) lends(n *node) bool {
 	return d.Lease && w.reaches(n) && !n.view.Ledger.Failing || single(n.own) && n.view.Holders[n.own.Name].Here
 }
 
-// keep moves what a node knows of a peer whose beats have come all the time.
-func (w *world) keep(n *node, k int, from moment, d cluster.Instant) {
+// keep moves what a node knows of a peer whose beats have come all the time, and which has heard this node's, too, or not.
+func (w *world) keep(n *node, k int, from moment, d cluster.Instant, hears bool) {
 	p, other := &n.peers[k], w.nodes[k]
 	p.heard += d
 	p.true_ = p.true_.add(w.now.sub(from))
 	p.newest.sent += other.clock.at(w.now) - other.clock.at(from)
-	if p.confirmed != 0 && n.clock.at(from).Sub(p.confirmed) < recent+100*time.Millisecond {
+	if hears && p.confirmed != 0 && n.clock.at(from).Sub(p.confirmed) < recent+100*time.Millisecond {
 		p.confirmed += d
 	}
 }

@@ -18,6 +18,7 @@ type machine struct {
 	shows    moment // lists have it from then on
 	foreign  bool   // it is, or has become, somebody else's
 	boots    int    // how often its power has changed
+	began    moment // when it was switched on again
 	// asks: its sidecar runs, waits until the identity is free, and does nothing else.
 	asks bool
 	disk decide.Lasting // of a machine that was a node once
@@ -84,7 +85,7 @@ func (w *world) switchOn(m *machine) {
 	if m.power != cluster.PowerOff {
 		return
 	}
-	m.power = cluster.PowerOn
+	m.power, m.began = cluster.PowerOn, w.now
 	m.boots++
 	w.cloud.version++
 	w.note("cloud", "machine "+m.id+" is on")

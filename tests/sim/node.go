@@ -166,10 +166,11 @@ func (w *world) turn(n *node) {
 func (w *world) observe(n *node, now cluster.Instant) {
 	v := &n.view
 	v.Now, v.Orders, v.Health, v.StandbyHealth, v.FreshBoot = now, n.orders, n.health, n.health, n.fresh
-	clear(v.Peers)
 	for k := range n.peers {
 		if p := &n.peers[k]; p.heard != 0 {
 			v.Peers[w.nodes[k].name] = cluster.Peer{Heard: p.heard, Confirmed: p.confirmed, Hears: p.hears, Said: *p.said}
+		} else if k != n.i {
+			delete(v.Peers, w.nodes[k].name)
 		}
 	}
 	if n.own == nil {

@@ -76,8 +76,8 @@ var rails = []Rail{
 		{5 * second, "crash", "mail2", 10 * minute}}}, 20, "is being replaced"},
 	{"budget", decide.Rails{Budget: true}, Options{Shape: "five", Script: []Step{{4 * second, "machines never come", "", 50 * minute},
 		{5 * second, "destroy", "lb3", second}}}, 5, "within an hour"},
-	{"ceiling", decide.Rails{Ceiling: true}, Options{Shape: "three", Script: []Step{{4 * second, "machines dawdle", "", 58 * minute},
-		{5 * second, "crash", "lb3", 58 * minute}}}, 40, "of at most"},
+	{"ceiling", decide.Rails{Ceiling: true}, Options{Shape: "three", Script: []Step{{4 * second, "stray", "", second}, {4 * second, "stray", "", second},
+		{5 * second, "destroy", "lb3", second}}}, 20, "is asked for beside"},
 	{"tombstone", decide.Rails{Tombstone: true}, Options{Shape: "five", Script: []Step{{5 * second, "crash", "lb3", 10 * minute}}}, 20, "after the last fault"},
 	{"fence", decide.Rails{Fence: true}, Options{Shape: "five", Script: []Step{{5 * second, "freeze", "lb3", 10 * minute}}}, 20, "and so believes"},
 	// lb1 is alone, and lb2 is switched on again when its claim has just ended.

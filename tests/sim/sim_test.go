@@ -61,7 +61,7 @@ func TestEveryLawHoldsInEveryEpisode(t *testing.T) {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	debug.SetGCPercent(800) // little lives long here
+	debug.SetGCPercent(1600) // little lives long here
 	os.Exit(m.Run())
 }
 

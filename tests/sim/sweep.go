@@ -48,9 +48,11 @@ type Sweep struct {
 // Total is what a sweep came to.
 type Total struct {
 	Played                                           int
+	Lost                                             int // histories in which all nodes with a role were gone at once
 	Simulated                                        time.Duration
 	Trace                                            uint64   // hash of all histories, in the order of their seeds
 	Violations                                       []string // each with its seed
+	History                                          []string // what happened, if Options.History says so
 	Turns, Leaps, Takeovers, Leases, Created, Faults int
 	Maimed                                           time.Duration   // in which not every node was there
 	Healed                                           []time.Duration // how long each time lasted until every node was there again, sorted
@@ -106,8 +108,12 @@ func (s Sweep) add(reports []*Report) Total {
 			continue
 		}
 		t.Played++
-		t.Simulated += max(s.Length, Hour)
+		t.Simulated += r.Lasted
+		if r.Lost {
+			t.Lost++
+		}
 		w.mix(r.Trace)
+		t.History = append(t.History, r.History...)
 		for _, v := range r.Violations {
 			t.Violations = append(t.Violations, fmt.Sprintf("seed %d: %s", r.Seed, v))
 		}

@@ -48,6 +48,9 @@ type Report struct {
 	Leases     int // of those, by the ledger's word
 	Created    int // machines
 	Faults     int
+	Lasted     time.Duration
+	// Lost says that all nodes with a role were gone in the end of a longer history, which is over then: only a beachhead could go on.
+	Lost bool
 	// Maimed is for how long in all not every node was there, and Healed how long each such time lasted.
 	Maimed time.Duration
 	Healed []time.Duration
@@ -193,6 +196,7 @@ func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 func pick[T any](w *world, from []T) T { return from[w.rng.IntN(len(from))] }
 
 func (w *world) report() Report {
+	w.report_.Lasted = w.end.sub(0)
 	w.report_.Trace = w.hash
 	return w.report_
 }
