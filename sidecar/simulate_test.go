@@ -32,7 +32,7 @@ func TestSimulateTellsWhatBecameOfACluster(t *testing.T) {
 	if err := json.Unmarshal([]byte(first), &got); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"cpu_seconds", "days", "faults", "healed_longest_seconds", "healed_median_seconds", "healed_p99_seconds", "losses",
+	want := []string{"cpu_seconds", "days", "extinct", "faults", "healed_longest_seconds", "healed_median_seconds", "healed_p99_seconds", "losses",
 		"machines_created", "seed", "takeovers", "trace", "violations", "whole"}
 	var keys []string
 	for k := range got {

@@ -3,7 +3,6 @@ package decide
 import (
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"understudy/sidecar/cluster"
@@ -11,13 +10,10 @@ import (
 
 // Next decides one turn. It changes none of its arguments.
 func Next(v View, m Memory, p Policy) Decision {
-	room := rooms.Get().(*[]seen) // nothing of it outlives the turn
-	t := &turn{View: v, p: p, was: m, lasting: m.Lasting, room: slices.Grow(*room, len(p.Nodes)+1)}
-	defer func() {
-		clear(t.room)
-		*room = t.room[:0]
-		rooms.Put(room)
-	}()
+	if v.Room == nil {
+		v.Room = &Room{}
+	}
+	t := &turn{View: v, p: p, was: m, lasting: m.Lasting, room: slices.Grow(v.Room.seen[:0], len(p.Nodes)+1)}
 	t.look = v.Now.Add(t.p.Timings.LedgerIdle)
 	t.judge()
 	t.votes = t.mayVote()
@@ -37,11 +33,10 @@ func Next(v View, m Memory, p Policy) Decision {
 	t.publish()
 	t.out.Memory = Memory{Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts, Short: t.shortSince}
 	t.out.Say = t.say()
+	v.Room.seen = t.room
 	t.out.LookAgain = max(t.look, v.Now.Add(time.Millisecond))
 	return t.out
 }
-
-var rooms = sync.Pool{New: func() any { return new([]seen) }}
 
 // turn is the work of one call of Next. View's fields are the readings, was is the memory before.
 type turn struct {

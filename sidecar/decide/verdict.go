@@ -96,6 +96,9 @@ func (t *turn) silentToMost(k string) bool {
 // silence is for how long nothing has come from k, counted from our own start if nothing ever has.
 func (t *turn) silence(k string) time.Duration { return t.of(k).silent }
 
+// Room is memory that turns use again, one after the other. It holds nothing from one to the next.
+type Room struct{ seen []seen }
+
 // seen is what a turn looks up again and again.
 type seen struct {
 	name      string

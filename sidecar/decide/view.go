@@ -48,6 +48,9 @@ type View struct {
 
 	// Orders are what the operator has asked this node for.
 	Orders Orders
+
+	// Room may be given so that a caller's turns, one after the other, use the same memory. Nil: each makes its own.
+	Room *Room
 }
 
 // Ledger is what is known of the ledger.

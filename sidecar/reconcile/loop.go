@@ -60,6 +60,7 @@ type Loop struct {
 
 	// What follows belongs to the goroutine of Run.
 	memory  decide.Memory
+	room    decide.Room
 	kept    lasting
 	saved   bool            // kept is what the memory file has
 	started cluster.Instant // see decide.View
@@ -204,7 +205,9 @@ func (l *Loop) turn(ctx context.Context) cluster.Instant {
 	l.noticeGap(now)
 	l.began = now
 	view, version := l.observe(now)
-	d := l.cfg.Next(view, l.memory, l.cfg.Policy)
+	ours := view // the view itself is handed out, and the room is this goroutine's
+	ours.Room = &l.room
+	d := l.cfg.Next(ours, l.memory, l.cfg.Policy)
 	next := now.Add(lookEvery)
 	if d.LookAgain != 0 && d.LookAgain < next {
 		next = d.LookAgain
