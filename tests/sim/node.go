@@ -113,7 +113,7 @@ func (w *world) start(n *node) {
 	n.health = cluster.Healthy
 	v := decide.View{
 		Started: n.clock.at(w.now), FreshBoot: n.fresh, Machine: n.machine, Phase: cluster.Applied,
-		Health: cluster.Healthy, StandbyHealth: cluster.Healthy, Peers: map[string]cluster.Peer{}, Room: &decide.Room{},
+		Health: cluster.Healthy, StandbyHealth: cluster.Healthy, Peers: map[string]cluster.Peer{}, Room: &w.room,
 		Gates: map[string]decide.GateReading{}, Units: map[string]decide.UnitReading{},
 		Private: w.shape.private(n.i), Public: w.shape.public(n.i), Nonce: w.nonce(),
 	}

@@ -95,6 +95,7 @@ type world struct {
 	ledger ledger
 	cloud  cloud
 	zone   zone
+	room   decide.Room
 	laws   laws
 
 	quietUntil moment // earliest next leap
