@@ -78,7 +78,8 @@ type Ledger struct {
 	WonTie cluster.Instant
 	// Intents are the newest replacement of each node, by name.
 	Intents map[string]cluster.Intent
-	// Hired is how long ago, by the store's clock, each intent of the last day was written.
+	// Hired is how long ago, by the store's clock, each intent of the last day was written that replaced a machine; nodes' first ones
+	// are a launch, which ceiling and tries bound.
 	Hired []time.Duration
 	// Stale are the members whose heartbeat object we have watched not changing, by name: for how long.
 	Stale map[string]time.Duration

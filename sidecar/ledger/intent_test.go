@@ -59,8 +59,39 @@ func TestAReplacementIsReadWithItsCallAndItsEnd(t *testing.T) {
 	}
 	r, err := l.Read(ctx)
 	must(t, err)
-	if len(r.Hired) != 2 {
-		t.Errorf("hired %v, want two ages", r.Hired)
+	if len(r.Hired) != 0 {
+		t.Errorf("hired %v, but the node has never had a machine", r.Hired)
+	}
+}
+
+func TestALaunchCountsIntoNoBudget(t *testing.T) {
+	type key struct {
+		kind kind
+		node string
+		n    uint64
+	}
+	for _, c := range []struct {
+		name    string
+		objects []key // in the order of their writing, a second apart
+		want    int
+	}{
+		{"a node on its way", []key{{intents, "web1", 1}}, 0},
+		{"its second try", []key{{intents, "web1", 1}, {intents, "web1", 2}}, 0},
+		{"it has come", []key{{intents, "web1", 1}, {claims, "web1", 1}}, 0},
+		{"it was replaced", []key{{intents, "web1", 1}, {claims, "web1", 1}, {intents, "web1", 2}, {claims, "web1", 2}}, 1},
+		{"the seed was replaced", []key{{claims, "web1", 1}, {intents, "web1", 1}, {intents, "web1", 2}, {claims, "web1", 2}}, 2},
+		{"its first claim has been pruned", []key{{claims, "web1", 7}, {intents, "web1", 9}}, 1},
+		{"another's claim", []key{{claims, "web2", 1}, {intents, "web1", 1}}, 0},
+	} {
+		l := New(NewMemory(), "blog")
+		f := emptyFound()
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		for i, key := range c.objects {
+			must(t, f.add(l, Object{Key: l.series(key.kind, key.node) + number(key.n), Meta: Meta{Date: now, Modified: now.Add(time.Duration(i-10) * time.Second)}}))
+		}
+		if got := f.replaced(); len(got) != c.want {
+			t.Errorf("%s: hired %v, want %d", c.name, got, c.want)
+		}
 	}
 }
 

@@ -27,7 +27,8 @@ type Reading struct {
 	Intents map[string]cluster.Intent
 	// Destroyed is the newest machine that was destroyed on purpose; its zero value: none ever was.
 	Destroyed cluster.Destruction
-	// Hired are the ages, by the store's clock, of all intents that are younger than a day.
+	// Hired are the ages, by the store's clock, of all intents that are younger than a day and replace a machine. That a node gets its
+	// first one is a launch, and says nothing about how often machines are lost.
 	Hired []time.Duration
 }
 
@@ -57,13 +58,39 @@ type found struct {
 	series     map[string]path   // of those: kind and name
 	tombstones map[string]bool   // by "node/number"
 	beats      map[string]Meta
-	age        map[string]time.Duration // of the newest, by series
-	hired      []time.Duration
+	age        map[string]time.Duration   // of the newest, by series
+	hired      map[string][]time.Duration // ages of the intents of a day, by node
+	firstClaim map[string]time.Duration   // age of each node's claim 1
+	claimed    map[string]bool            // nodes with any claim
+}
+
+func emptyFound() found {
+	return found{newest: map[string]uint64{}, series: map[string]path{}, tombstones: map[string]bool{}, beats: map[string]Meta{}, age: map[string]time.Duration{},
+		hired: map[string][]time.Duration{}, firstClaim: map[string]time.Duration{}, claimed: map[string]bool{}}
+}
+
+// replaced are the ages of the intents written after their node had a machine.
+func (f *found) replaced() (all []time.Duration) {
+	for node, ages := range f.hired {
+		if !f.claimed[node] {
+			continue
+		}
+		first, listed := f.firstClaim[node]
+		if !listed { // it has been pruned
+			first = hiredFor
+		}
+		for _, age := range ages {
+			if age <= first {
+				all = append(all, age)
+			}
+		}
+	}
+	return all
 }
 
 // list reads all keys of the cluster.
 func (l *Ledger) list(ctx context.Context) (found, error) {
-	f := found{newest: map[string]uint64{}, series: map[string]path{}, tombstones: map[string]bool{}, beats: map[string]Meta{}, age: map[string]time.Duration{}}
+	f := emptyFound()
 	l.mu.Lock()
 	before := maps.Clone(l.newest) // what is written while the listing is made need not be in it
 	l.mu.Unlock()
@@ -98,6 +125,9 @@ func (f *found) add(l *Ledger, o Object) error {
 	switch p.kind {
 	case claims:
 		name, n, ok = p.numbered(nodeName)
+		if f.claimed[name] = true; n == 1 {
+			f.firstClaim[name] = o.Age()
+		}
 	case tombstones:
 		name, n, ok = p.numbered(nodeName)
 		f.tombstones[strings.Join(p.parts, "/")] = true
@@ -106,7 +136,7 @@ func (f *found) add(l *Ledger, o Object) error {
 	case intents:
 		name, n, ok = p.numbered(nodeName)
 		if age := o.Age(); age < hiredFor {
-			f.hired = append(f.hired, age)
+			f.hired[name] = append(f.hired[name], age)
 		}
 	case calls, closings:
 		name, n, ok = p.numbered(nodeName)
@@ -194,7 +224,7 @@ func check(p path, n uint64, body []byte) (err error) {
 func (l *Ledger) reading(f found) (Reading, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := Reading{Duties: map[string]cluster.DutyRecord{}, Claims: map[string]cluster.Claim{}, Beats: f.beats, Intents: map[string]cluster.Intent{}, Hired: f.hired}
+	r := Reading{Duties: map[string]cluster.DutyRecord{}, Claims: map[string]cluster.Claim{}, Beats: f.beats, Intents: map[string]cluster.Intent{}, Hired: f.replaced()}
 	for series, p := range f.series {
 		n := max(f.newest[series], l.newest[series])
 		body := l.bodies[series+number(n)]

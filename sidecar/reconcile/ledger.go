@@ -55,7 +55,7 @@ type LedgerReading struct {
 	Duties map[string]cluster.DutyRecord // the highest epoch of each duty
 	Tie    cluster.Tie                   // the newest
 	Claims map[string]cluster.Claim      // the newest of each node
-	// Intents are the newest replacement of each node, Hired the ages of all intents of the last day.
+	// Intents are the newest replacement of each node, Hired the ages of those of the last day that replace a machine.
 	Intents map[string]cluster.Intent
 	Hired   []time.Duration
 	Seed    uint64            // the newest reseed; zero: there was none
