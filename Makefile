@@ -67,6 +67,10 @@ TEST_HOST     := gcc libc6-dev openssh-client gpg gpg-agent
 test: check-root build test-fast tools ## run all tests
 	@set -e; for p in $(ROOT_PACKAGES); do $(MAKE) --no-print-directory root-test PACKAGE=$$p; done
 
+.PHONY: test-long
+test-long: check-root build tools ## run what takes too long for every day: the survivor of each role
+	@$(MAKE) --no-print-directory root-test PACKAGE=./tests/e2e TESTFLAGS="-test.v -test.run=TestALoneSurvivor -long"
+
 .PHONY: test-fast
 test-fast: build install-test-tools ## vet, layering and unit tests: no root, no nodes
 	go vet ./...

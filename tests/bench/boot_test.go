@@ -9,13 +9,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/digitalocean/godo"
+	"golang.org/x/oauth2"
 
 	"understudy/bootstrap/progress"
 	"understudy/sidecar/cloud/localcloud/netns"
@@ -103,13 +109,62 @@ type run struct {
 	name string
 }
 
-// up starts a cloud of a side, whose machines' networks come up after delay.
+// up starts a cloud of a side, whose machines' networks come up after delay, and creates its machines: ours by launch, and the others as
+// a script would, which knows of no ledger and no understudy.
 func (s side) up(b *testing.B, delay time.Duration) run {
 	b.Helper()
 	r := run{b: b, name: fmt.Sprintf("bench%d", os.Getpid())}
-	r.command("local", "up", "--name", r.name, "--no-wait", "--repo", s.repo, "--programs", s.programs, "--cache", os.Getenv("UNDERSTUDY_CACHE"),
+	how := "--no-wait"
+	if s.name != "understudy" {
+		how = "--empty"
+	}
+	r.command("local", "up", "--name", r.name, how, "--repo", s.repo, "--programs", s.programs, "--cache", os.Getenv("UNDERSTUDY_CACHE"),
 		"--network-delay", delay.String())
+	if s.name != "understudy" {
+		r.create()
+	}
 	return r
+}
+
+// create asks the provider for a machine for every node.
+func (r run) create() {
+	r.b.Helper()
+	st := r.status()
+	ns, err := netns.Open(st.Namespace)
+	if err != nil {
+		r.b.Fatal(err)
+	}
+	defer ns.Close()
+	token, err := os.ReadFile(st.TokenFile)
+	if err != nil {
+		r.b.Fatal(err)
+	}
+	dial := func(ctx context.Context, _, at string) (net.Conn, error) {
+		to, err := netip.ParseAddrPort(at)
+		if err != nil {
+			return nil, err
+		}
+		return ns.Dial(ctx, to)
+	}
+	api := godo.NewClient(&http.Client{Transport: &oauth2.Transport{
+		Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: strings.TrimSpace(string(token))}),
+		Base:   &http.Transport{DialContext: dial, DisableKeepAlives: true},
+	}})
+	if api.BaseURL, err = url.Parse(strings.TrimSuffix(st.API, "/") + "/"); err != nil {
+		r.b.Fatal(err)
+	}
+	images, _, err := api.Images.ListUser(r.b.Context(), nil)
+	if err != nil || len(images) != 1 {
+		r.b.Fatalf("got %d images, %v", len(images), err)
+	}
+	for _, n := range st.Nodes {
+		_, _, err := api.Droplets.Create(r.b.Context(), &godo.DropletCreateRequest{
+			Name: n.Name, Region: "lon1", Size: "s-1vcpu-1gb", Image: godo.DropletCreateImage{ID: images[0].ID}, Tags: []string{"blog"},
+		})
+		if err != nil {
+			r.b.Fatal(err)
+		}
+	}
 }
 
 func (r run) down() {
@@ -184,6 +239,8 @@ const oneBalancer = `cluster: blog
 domain: blog.example
 provider:
   digitalocean: {region: lon1, size: [s-1vcpu-1gb], image: understudy-base, ssh_keys: [ops]}
+ledger:
+  s3: {endpoint: https://s3.eu-central-003.example, bucket: blog-understudy}
 roles:
   lb:
     nodes: [lb1]

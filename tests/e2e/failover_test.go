@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -151,8 +152,6 @@ func TestNamesFollowWhoServes(t *testing.T) {
 	}
 }
 
-// TestAnyOneNodeCanGo loses one node of every role, one after the other, in a cluster of its own. Nobody replaces them yet, so
-// the fourth is lost to half a roster, which has to win the tie.
 // TestAnyOneNodeCanGo loses one node of each role in turn. Another one takes over, and a new machine takes the lost one's place.
 func TestAnyOneNodeCanGo(t *testing.T) {
 	c := newCluster(t, "loss")
@@ -194,12 +193,29 @@ func TestAnyOneNodeCanGo(t *testing.T) {
 	t.Logf("\n%s", understudy(t, "incidents", "--local", c.name))
 }
 
-// TestALoneSurvivorRebuildsTheCluster destroys all nodes but one at once. It is the one with the packages that the others are built
-// from: what no survivor has comes from nowhere yet.
+var long = flag.Bool("long", false, "also play what takes many minutes: the survivor of each role")
+
+// TestALoneSurvivorRebuildsTheCluster destroys all nodes but one at once. One that has the packages builds everything from them. What no
+// survivor has comes from nowhere yet: any other one rebuilds the repository empty, and its operator publishes again.
 func TestALoneSurvivorRebuildsTheCluster(t *testing.T) {
-	c := newCluster(t, "survivor")
-	c.healed(t, nil)
-	survivor := c.primary(t, "repo", "")
+	survivors := []string{"repo"}
+	if *long {
+		survivors = append(survivors, "lb", "web", "mail")
+	}
+	for _, role := range survivors {
+		t.Run(role, func(t *testing.T) {
+			c := newCluster(t, "survivor-"+role)
+			c.healed(t, nil)
+			survivor := role + "1"
+			if role != "web" {
+				survivor = c.primary(t, role, "")
+			}
+			c.survives(t, survivor, role != "repo")
+		})
+	}
+}
+
+func (c *cluster) survives(t *testing.T, survivor string, publish bool) {
 	before := c.machines(t)
 	lost := map[string]string{}
 	args := []string{"local", "destroy", "--name", c.name}
@@ -210,9 +226,17 @@ func TestALoneSurvivorRebuildsTheCluster(t *testing.T) {
 	}
 	began := time.Now()
 	understudy(t, args...)
+	if publish {
+		deb := blogPackage(t)
+		eventually(t, 2*time.Minute, func() error {
+			_, err := try(t, "publish", "--local", c.name, "--repo", repo(t), deb)
+			return err
+		})
+		t.Logf("published again after %v", time.Since(began).Round(100*time.Millisecond))
+	}
 	c.healed(t, lost)
 	c.answering(t)
-	t.Logf("seven nodes are back after %v", time.Since(began).Round(100*time.Millisecond))
+	t.Logf("%s has seven others back after %v", survivor, time.Since(began).Round(100*time.Millisecond))
 	if now := c.machines(t)[survivor]; now != before[survivor] {
 		t.Errorf("the survivor has machine %s, it had %s", now, before[survivor])
 	}
