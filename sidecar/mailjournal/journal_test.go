@@ -174,6 +174,21 @@ func (f *fault) set(change func()) {
 	change()
 }
 
+// hangs waits until a sync waits for slow.
+func (f *fault) hangs(t testing.TB) {
+	t.Helper()
+	for range 5000 {
+		f.mu.Lock()
+		n := f.syncs
+		f.mu.Unlock()
+		if n > 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("there was no sync")
+}
+
 func TestConcurrentAppendsShareASync(t *testing.T) {
 	f := &fault{slow: make(chan struct{})}
 	j := open(t, f.options(t.TempDir()))
@@ -182,16 +197,19 @@ func TestConcurrentAppendsShareASync(t *testing.T) {
 	var g errgroup.Group
 	for i := range n {
 		g.Go(func() error { return j.Append(t.Context(), entry(fmt.Sprint(i))) })
+		if i == 0 {
+			f.hangs(t)
+		}
 	}
-	for len(j.store.requests) < n/2 {
+	for len(j.store.requests) < n-1 {
 		time.Sleep(time.Millisecond)
 	}
 	close(f.slow)
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if f.syncs > n/10 {
-		t.Errorf("got %d syncs for %d appends, want a few", f.syncs, n)
+	if f.syncs != 2 {
+		t.Errorf("got %d syncs for %d appends, want one for the first and one for all others", f.syncs, n)
 	}
 	if got := len(j.Pending()); got != n {
 		t.Errorf("got %d entries, want %d", got, n)
