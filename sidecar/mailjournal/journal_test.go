@@ -41,7 +41,7 @@ func finish(t testing.TB, c io.Closer) {
 
 func entry(body string) Entry {
 	return Entry{
-		Meta:  Meta{ID: NewID(), Epoch: 7, Time: time.Unix(1_800_000_000, 123)},
+		Meta:  Meta{ID: NewID(), Epoch: 7, Time: time.Unix(1_700_000_000, 123)},
 		Queue: "4dKx2z1Wqz9", From: "ann@elsewhere.example", FromArgs: []string{"BODY=8BITMIME", "SIZE=12"},
 		To:      []Recipient{{"alice@blog.example", nil}, {"bob@blog.example", []string{"NOTIFY=NEVER"}}},
 		Message: []byte("Subject: hi\r\n\r\n" + body + "\r\n"),

@@ -57,6 +57,7 @@ func serve(t testing.TB, second Second) *stage {
 type postfix struct {
 	t    testing.TB
 	conn net.Conn
+	end  time.Time // when the end of the last message was said
 }
 
 func connect(t testing.TB, address string) *postfix {
@@ -67,7 +68,7 @@ func connect(t testing.TB, address string) *postfix {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	p := &postfix{t, conn}
+	p := &postfix{t: t, conn: conn}
 	negotiation := binary.BigEndian.AppendUint32(nil, 6)
 	negotiation = binary.BigEndian.AppendUint32(negotiation, 0x1ff)
 	negotiation = binary.BigEndian.AppendUint32(negotiation, 0x1fffff)
@@ -130,6 +131,7 @@ func (p *postfix) deliver(headers [][2]string, body string) (changes []string, a
 	if err := p.write(milter.CodeMacro, "Ei\x004dKx2z1Wqz9\x00"); err != nil {
 		return nil, "", err
 	}
+	p.end = time.Now()
 	if err := p.write(milter.CodeEOB, ""); err != nil {
 		return nil, "", err
 	}
