@@ -257,7 +257,7 @@ func (s *session) Body(m *milter.Modifier) (milter.Response, error) {
 		return s.refuse, nil
 	}
 	if len(s.entry.To) == 0 || s.message.Len() == 0 {
-		return nil, errors.New("Postfix ended a message that it never began")
+		return nil, errors.New("a message ended that never began")
 	}
 	e := s.entry
 	e.ID, e.Epoch, e.Time, e.Queue, e.Message = NewID(), s.milter.Epoch(), time.Now(), m.Macros["i"], s.message.Bytes()
