@@ -67,14 +67,21 @@ func TestAnEntryIsClosedWhenPostfixAndTheMirrorAreDoneWithIt(t *testing.T) {
 	for _, e := range []Entry{local, relayed, bounced, deferred, reinjected} {
 		appendTo(t, j, e)
 	}
-	second := &book{fail: 1}
+	second := &book{}
 	l := logOf{make(chan [2]string), make(chan []string, 10)}
-	var barriers []int // how many were still open at each
+	barriers := 0
 	f := &Follower{Closing: Closing{j, second}, Runner: l, Again: time.Millisecond, Log: slog.New(slog.DiscardHandler),
 		Barrier: func(context.Context) error {
-			barriers = append(barriers, len(j.Pending()))
-			if len(barriers) == 1 {
+			if barriers++; barriers == 1 {
 				return errors.New("the mirror is away")
+			}
+			if _, err := j.Read(local.ID); barriers == 2 && err != nil {
+				t.Errorf("an entry was closed while the mirror was away: %v", err)
+			}
+			if barriers == 2 {
+				second.mu.Lock()
+				defer second.mu.Unlock()
+				second.fail = 1
 			}
 			return nil
 		}}
@@ -116,8 +123,8 @@ func TestAnEntryIsClosedWhenPostfixAndTheMirrorAreDoneWithIt(t *testing.T) {
 	if !slices.Equal(second.closed, want) {
 		t.Errorf("got %v, want %v", second.closed, want)
 	}
-	if len(barriers) < 2 {
-		t.Errorf("got %d barriers, want one that failed and one that did not", len(barriers))
+	if barriers < 2 || second.fail != 0 {
+		t.Errorf("got %d barriers, want one that failed and one before the holder was away", barriers)
 	}
 	if args := strings.Join(<-l.args, " "); !strings.Contains(args, "--since=@1699999999") || !strings.Contains(args, "--unit=postfix.service") {
 		t.Errorf("journalctl %s: want the unit's, since a second before the oldest entry", args)
