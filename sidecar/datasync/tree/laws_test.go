@@ -4,12 +4,15 @@ package tree
 
 import (
 	"context"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -34,14 +37,23 @@ func TestDiffMakesAnyMirrorEqualToItsSource(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		rooms := rooms(rt, base, 2)
 		defer func() { os.RemoveAll(rooms[0]); os.RemoveAll(rooms[1]) }()
-		var scanners []*Scanner
-		for i, name := range []string{"edits of the source", "edits of the mirror"} {
-			e := &editor{t: rt, root: rooms[i], xattrs: withXattrs}
-			for range rapid.IntRange(0, 25).Draw(rt, name) {
+		scanners := []*Scanner{scanner(t, rooms[0], Options{}), scanner(t, rooms[1], Options{})}
+		edit := func(room, most int) {
+			e := &editor{t: rt, root: rooms[room], xattrs: withXattrs}
+			for range rapid.IntRange(0, most).Draw(rt, "edits") {
 				e.edit()
 			}
-			scanners = append(scanners, scanner(t, rooms[i], Options{}))
 		}
+		// Trees that were equal and went apart differ in fewer and odder ways than those that never were.
+		edit(0, 20)
+		if rapid.Bool().Draw(rt, "equal at first") {
+			plan := Diff(scan(rt, scanners[0], nil), scan(rt, scanners[1], nil), Policy{})
+			if err := (applier{rooms[0], rooms[1]}).apply(plan); err != nil {
+				rt.Fatal(err)
+			}
+			edit(0, 3)
+		}
+		edit(1, 4)
 		source, mirror := scan(rt, scanners[0], nil), scan(rt, scanners[1], nil)
 		plan := Diff(source, mirror, Policy{Last: []string{"b"}})
 		if err := (applier{rooms[0], rooms[1]}).apply(plan); err != nil {
@@ -51,10 +63,27 @@ func TestDiffMakesAnyMirrorEqualToItsSource(t *testing.T) {
 		if after.Digest() != source.Digest() {
 			rt.Fatalf("the trees differ\ngot  %+v\nwant %+v\nplan %+v", slices.Collect(after.All()), slices.Collect(source.All()), plan)
 		}
+		if got, want := groups(rt, rooms[1]), groups(rt, rooms[0]); !slices.Equal(got, want) {
+			rt.Fatalf("got hard links %q, want %q", got, want)
+		}
 		if again := Diff(source, after, Policy{}); !reflect.DeepEqual(again, Plan{}) {
 			rt.Fatalf("equal trees still give %+v", again)
 		}
 	})
+}
+
+// groups says, without this package, which paths are one inode.
+func groups(t *rapid.T, root string) []string {
+	e := &editor{t: t, root: root}
+	inodes := map[uint64]string{}
+	for _, path := range e.existing(func(d fs.DirEntry) bool { return !d.IsDir() }) {
+		st, err := statAt(unix.AT_FDCWD, root+"/"+path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inodes[st.inode] += path + "\x00"
+	}
+	return slices.Sorted(maps.Values(inodes))
 }
 
 // Law: a tree that was brought up to date path by path is the tree that a fresh scan makes, also after it was saved and loaded.
