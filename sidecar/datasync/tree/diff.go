@@ -97,7 +97,7 @@ func (d *differ) both(path string, source, mirror *node) {
 		if mirror == nil {
 			op.Action = Make
 			d.makes = append(d.makes, op)
-			d.touched[dirOf(source)] = parentPath(path)
+			d.touched[source.parent] = parentPath(path)
 		}
 		if changed {
 			d.touched[source] = path
@@ -110,12 +110,10 @@ func (d *differ) both(path string, source, mirror *node) {
 	}
 	op.Action = action(source, mirror)
 	if op.Action != Describe {
-		d.touched[dirOf(source)] = parentPath(path)
+		d.touched[source.parent] = parentPath(path)
 	}
 	d.files = append(d.files, op)
 }
-
-func dirOf(n *node) *node { return n.parent }
 
 func parentPath(path string) string {
 	dir, _ := split(path)
