@@ -195,11 +195,13 @@ func BenchmarkSteps(b *testing.B) {
 			b.Run(change.name+"/"+step.name, func(b *testing.B) {
 				b.SetBytes(fileSize)
 				b.ReportAllocs()
+				spent := cpu(b)
 				for b.Loop() {
 					if err := step.do(); err != nil {
 						b.Fatal(err)
 					}
 				}
+				b.ReportMetric((cpu(b)-spent)/float64(b.N), "cpu-s/op")
 			})
 		}
 	}

@@ -90,6 +90,7 @@ func TestOnlyWhatChangedIsSent(t *testing.T) {
 		{"halves exchanged", old, with(old[512<<10:], old[:512<<10]), 0, 0},
 		{"halves exchanged, no whole blocks", old[:1<<20-100], with(old[500_000:1<<20-100], old[:500_000]), 2 * minBlock, 0},
 		{"overwritten in place", old, with(old[:256<<10], random(2, 64<<10), old[320<<10:]), 64 << 10, 0},
+		{"much that is new, then all of the old", old, with(random(2, 4<<20+100), old), 4<<20 + 4<<20/patience + 2*minBlock, 0},
 		{"a hole", old, with(old[:256<<10], hole, old[256<<10:]), 0, 64 << 10},
 		{"a hole that begins within a page", old, with(old[:256<<10+100], hole, old[256<<10+100:]), 2*page + minBlock, 56 << 10},
 		{"a hole that was one", with(old, hole), with(old, hole), 0, 0},
@@ -105,11 +106,46 @@ func TestOnlyWhatChangedIsSent(t *testing.T) {
 	}
 }
 
-func TestAdjoiningCopiesAreOne(t *testing.T) {
+func TestAdjoiningInstructionsAreOne(t *testing.T) {
 	old := random(1, 1<<20)
-	stream, _ := told(t, old, old, minBlock)
-	if want := 1 + 1 + 3 + 1 + 3 + 32; len(stream) != want { // c 0 1<<20, e 1<<20 hash
-		t.Errorf("an unchanged file takes %d bytes of instructions, want %d", len(stream), want)
+	for _, c := range []struct {
+		name     string
+		old, new []byte
+		want     int // bytes, e with its number and the hash included
+	}{
+		{"an unchanged file", old, old, 1 + 1 + 3 + 1 + 3 + 32},
+		{"zeros", old, make([]byte, 3<<20), 1 + 4 + 1 + 4 + 32},
+	} {
+		if stream, _ := told(t, c.old, c.new, minBlock); len(stream) != c.want {
+			t.Errorf("%s takes %d bytes of instructions, want %d", c.name, len(stream), c.want)
+		}
+	}
+}
+
+func TestHolesAreWholePages(t *testing.T) {
+	file := func(n, from, to int) []byte { // of ones, with zeros
+		b := bytes.Repeat([]byte{1}, n)
+		clear(b[from:to])
+		return b
+	}
+	for _, c := range []struct {
+		name         string
+		b            []byte
+		at           int64
+		from, length int
+	}{
+		{"none", file(4*page, 0, 0), 0, 4 * page, 0},
+		{"all", file(4*page, 0, 4*page), 0, 0, 4 * page},
+		{"one page", file(4*page, page, 2*page), 0, page, page},
+		{"a byte short of one", file(4*page, page+1, 2*page), 0, 4 * page, 0},
+		{"a page that is none of the file's", file(4*page, page, 2*page), 100, 4 * page, 0},
+		{"two pages of which one is the file's", file(4*page, page, 3*page), 100, 2*page - 100, page},
+		{"at the end", file(4*page, 3*page, 4*page), 7 * page, 3 * page, page},
+		{"less than a page", file(100, 0, 100), 0, 100, 0},
+	} {
+		if from, to := zeroPages(c.b, c.at); from != c.from || to-from != c.length {
+			t.Errorf("%s: %d bytes at %d, want %d at %d", c.name, to-from, from, c.length, c.from)
+		}
 	}
 }
 

@@ -8,6 +8,11 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
+// patience bounds what is spent on searching new content, byte by byte, for old: after this many blocks in which there was none,
+// only every second one is searched, after twice as many every third, and so on. So at most one byte more than is new is sent
+// for as many as this.
+const patience = 32
+
 // page is the unit in which runs of zeros are looked for and holes are made: what file systems allocate by.
 const page = 4 << 10
 
@@ -32,6 +37,8 @@ type differ struct {
 	base        int64 // the place of buf[0] in the file
 	lit, p, end int
 	next        int // the block of the old version that should be at p
+	missed      int // blocks that were not found since the last one that was
+	skip        int // of which so many more are not searched
 	credit      int // of the search
 }
 
@@ -83,23 +90,26 @@ func (d *differ) step() error {
 	switch {
 	case d.is(d.next, ahead[:d.block]):
 		return d.copy(d.next)
-	case zero(ahead[:d.block]): // for flush to find
+	case zero(ahead[:d.block]): // nothing to search for; flush will find it
 		d.p += d.block
 		d.next++
 		return nil
-	case len(ahead) >= 2*d.block && d.is(d.next+1, ahead[d.block:2*d.block]):
-		d.p += d.block // overwritten in place: nothing to search for
+	case len(ahead) >= 2*d.block && d.is(d.next+1, ahead[d.block:2*d.block]): // overwritten in place, which is common: the same
+		d.p += d.block
 		d.next++
 		return nil
 	}
-	d.credit = min(d.credit+16, 256) // hashing 16 blocks takes about as long as rolling over one
-	at, block, found := d.find(ahead, d.block, &d.credit)
-	if found {
-		d.p += at
-		return d.copy(block)
+	if d.skip--; d.skip < 0 {
+		d.skip = d.missed / patience
+		d.credit = min(d.credit+16, 256) // hashing 16 blocks takes about as long as rolling over one
+		if at, block, found := d.find(ahead, d.block, &d.credit); found {
+			d.p += at
+			return d.copy(block)
+		}
 	}
 	d.p += d.block
 	d.next++
+	d.missed++
 	return nil
 }
 
@@ -109,7 +119,7 @@ func (d *differ) copy(block int) error {
 		return err
 	}
 	d.p += d.block
-	d.lit, d.next = d.p, block+1
+	d.lit, d.next, d.missed, d.skip = d.p, block+1, 0, 0
 	return d.out.copy(int64(block)*int64(d.block), int64(d.block))
 }
 

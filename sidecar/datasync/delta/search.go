@@ -76,12 +76,10 @@ func (x *index) find(b []byte, limit int, credit *int) (at, block int, ok bool) 
 		return 0, 0, false
 	}
 	h := roll(b[:window-1])
-	shift := 32 + x.shift
-	entering := b[window-1:][:limit]
-	for i, c := range entering {
+	filter, shift := x.filter, uint(32+x.shift)&63
+	for i, c := range b[window-1:][:limit] {
 		h = h<<1 + gear[c]
-		v := h >> shift
-		if x.filter[v>>6]&(1<<(v&63)) == 0 {
+		if v := h >> shift; filter[v>>6]>>(v&63)&1 == 0 {
 			continue
 		}
 		block, tried := x.lookUp(uint32(h>>32), b[i:i+x.block])
