@@ -167,7 +167,18 @@ func BenchmarkDelta(b *testing.B) {
 	}
 }
 
-// BenchmarkSteps is each step of it by itself, in memory-to-memory terms: what it reads is cached, what it writes is dropped.
+// BenchmarkSteps is each step of it by itself: what it reads is cached, what it writes is dropped. Measured on one busy core of a
+// 2-core machine, in seconds of CPU and MB of literals, and beside it FastCDC (PlakarKorp/go-cdc-chunkers 1.1.0, chunks of 2, 8
+// and at most 64 KiB, the same two hashes, a map of chunks):
+//
+//	         signature     delta        patch   literals
+//	         ours   CDC    ours   CDC   ours    ours  CDC
+//	pages    0.17   1.09   0.43  1.28   0.39    21.4  53.8
+//	shifts   0.13   1.10   0.66  1.60   0.37    21.3  27.1
+//	region   0.16   1.07   0.54  1.40   0.42    10.8  10.8
+//
+// Chunks of 4 to 16 KiB send more (59.9, 28.4, 10.8). The chunker has a trap besides: it returns the last chunk together with
+// io.EOF if that is short, and without it if not.
 func BenchmarkSteps(b *testing.B) {
 	for _, change := range changes {
 		old, new := versions(b, change.make)
