@@ -73,7 +73,7 @@ func TestTheJournalGatesARealPostfix(t *testing.T) {
 	m.write(t, "/etc/postfix/main.cf", mailMain, "0644")
 	m.write(t, "/etc/postfix/journal-headers", mailHeaders, "0644")
 	m.must(t, "sh", "-c", "cp /usr/share/postfix/master.cf.dist /etc/postfix/master.cf && cat >>/etc/postfix/master.cf <<'END'"+mailMaster+"END")
-	t.Cleanup(func() { m.must(t, "systemctl", "stop", "postfix.service") })
+	defer m.must(t, "systemctl", "stop", "postfix.service")
 	m.must(t, "systemctl", "start", "postfix.service")
 	out, err := m.run(t.Context(), nil, "env", insideVariable+"=1", program, "-test.run=^TestTheJournalGatesARealPostfix$", "-test.v", "-test.timeout=90s")
 	t.Logf("%s", out)
