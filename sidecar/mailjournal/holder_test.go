@@ -169,9 +169,7 @@ func TestManyAppendsAreInFlightOnOneStreamAndShareASync(t *testing.T) {
 			f.hangs(t)
 		}
 	}
-	for len(m.store.requests) < n-1 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "all appends but the first wait", func() bool { return len(m.store.requests) >= n-1 })
 	if list, err := l.Pending(t.Context()); err != nil || len(list) != 0 { // it is answered meanwhile
 		t.Errorf("before the sync: got %v, %v; want nothing", list, err)
 	}

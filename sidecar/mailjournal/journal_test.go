@@ -177,16 +177,21 @@ func (f *fault) set(change func()) {
 // hangs waits until a sync waits for slow.
 func (f *fault) hangs(t testing.TB) {
 	t.Helper()
-	for range 5000 {
+	eventually(t, "a sync begins", func() bool {
 		f.mu.Lock()
-		n := f.syncs
-		f.mu.Unlock()
-		if n > 0 {
-			return
+		defer f.mu.Unlock()
+		return f.syncs > 0
+	})
+}
+
+// eventually waits until something is so, and fails the test when it is not after a while.
+func eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it never came to be that %s", what)
 		}
-		time.Sleep(time.Millisecond)
 	}
-	t.Fatal("there was no sync")
 }
 
 func TestConcurrentAppendsShareASync(t *testing.T) {
@@ -201,9 +206,7 @@ func TestConcurrentAppendsShareASync(t *testing.T) {
 			f.hangs(t)
 		}
 	}
-	for len(j.store.requests) < n-1 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "all appends but the first wait", func() bool { return len(j.store.requests) >= n-1 })
 	close(f.slow)
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)

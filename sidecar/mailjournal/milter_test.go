@@ -234,9 +234,7 @@ func TestTheAnswerWaitsForASlowHolder(t *testing.T) {
 		answered <- answer
 		return err
 	})
-	for len(s.Journal.Pending()) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the journal has it", func() bool { return len(s.Journal.Pending()) > 0 })
 	select {
 	case got := <-answered:
 		t.Errorf("got %q before the holder had it", got)

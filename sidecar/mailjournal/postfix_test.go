@@ -107,9 +107,7 @@ func TestAnEntryIsClosedWhenPostfixAndTheMirrorAreDoneWithIt(t *testing.T) {
 	} {
 		l.lines <- line
 	}
-	for len(j.Pending()) > 1 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "all entries but the deferred one are closed", func() bool { return len(j.Pending()) <= 1 })
 	cancel()
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)

@@ -117,8 +117,7 @@ type Watcher struct {
 	barrier uint64 // newest one asked for
 	missed  map[string]string
 
-	news  chan struct{} // has one element while ready is not empty
-	flush chan struct{}
+	news chan struct{} // has one element while ready is not empty
 }
 
 // New begins to watch root and everything below it; when it returns, no change from then on is missed. The caller compares the tree
@@ -144,7 +143,7 @@ func New(log *slog.Logger, root string, o Options) (*Watcher, error) {
 	}
 	w := &Watcher{
 		root: filepath.Clean(root), o: o, log: log, fs: notify, self: self, at: -1, marks: map[string]*mark{}, known: map[string]bool{},
-		missed: map[string]string{}, errs: make(chan error, 1), wake: time.NewTimer(time.Hour), news: make(chan struct{}, 1), flush: make(chan struct{}, 1),
+		missed: map[string]string{}, errs: make(chan error, 1), wake: time.NewTimer(time.Hour), news: make(chan struct{}, 1),
 	}
 	w.pump.Go(w.takeErrors)
 	if err := w.begin(); err != nil {
@@ -233,7 +232,6 @@ func (w *Watcher) Run(ctx context.Context) (err error) {
 			}
 			w.overflow()
 		case <-w.wake.C:
-		case <-w.flush:
 		case <-look.C:
 			if err := w.lookAtRoot(); err != nil {
 				return err
