@@ -39,15 +39,7 @@ func TestUnitsAndHealthWithARealSystemd(t *testing.T) {
 		return
 	}
 	m := boot(t)
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer self.Close()
-	const program = "/usr/local/bin/node.test"
-	if out, err := m.run(t.Context(), self, "install", "-m", "0755", "/dev/stdin", program); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := m.installSelf(t)
 	for name, text := range map[string]string{
 		"good":     "ExecStart=/usr/bin/sleep infinity",
 		"bad":      "ExecStart=/usr/bin/false\nType=oneshot",

@@ -184,6 +184,21 @@ func (m *machine) becomes(t *testing.T, unit, state string) {
 	m.eventually(t, unit+" to be "+state, func() string { return m.active(t, unit) }, func(s string) bool { return s == state })
 }
 
+// installSelf copies this program to the machine, for tests that run there.
+func (m *machine) installSelf(t *testing.T) (path string) {
+	t.Helper()
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	path = "/usr/local/bin/node.test"
+	if out, err := m.run(t.Context(), self, "install", "-m", "0755", "/dev/stdin", path); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
+
 // eventually asks until the answer is good.
 func (m *machine) eventually(t *testing.T, what string, ask func() string, good func(string) bool) string {
 	t.Helper()

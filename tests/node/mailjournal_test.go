@@ -61,15 +61,7 @@ func TestTheJournalGatesARealPostfix(t *testing.T) {
 		return
 	}
 	m := boot(t)
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer self.Close()
-	const program = "/usr/local/bin/mail.test"
-	if out, err := m.run(t.Context(), self, "install", "-m", "0755", "/dev/stdin", program); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := m.installSelf(t)
 	m.write(t, "/etc/postfix/main.cf", mailMain, "0644")
 	m.write(t, "/etc/postfix/journal-headers", mailHeaders, "0644")
 	m.must(t, "sh", "-c", "cp /usr/share/postfix/master.cf.dist /etc/postfix/master.cf && cat >>/etc/postfix/master.cf <<'END'"+mailMaster+"END")
