@@ -447,8 +447,14 @@ func (h *hiring) await(k string, in cluster.Intent) {
 	case called > h.p.Timings.Startup:
 		h.close(in, cluster.Failed, "", fmt.Sprintf("the new machine has not joined within %s", h.p.Timings.Startup))
 	default:
+		h.waits(k, "it has been asked for and has not joined yet")
 		h.in(time.Second)
 	}
+}
+
+// waits tells what becomes of a new machine, in words that do not change while it does not.
+func (h *hiring) waits(k, how string) {
+	h.blocked("new machine of "+k, fmt.Sprintf("%s; %s after it was asked for it is given up", how, h.p.Timings.Startup))
 }
 
 // arrived follows the machine that has claimed the identity until it serves.
@@ -463,7 +469,11 @@ func (h *hiring) arrived(k string, in cluster.Intent, c cluster.Claim) {
 		}
 	case h.ago(in.Called) > h.p.Timings.Startup:
 		h.close(in, cluster.Failed, c.Machine, fmt.Sprintf("the new machine does not serve after %s", h.p.Timings.Startup))
+	case claim != c.Epoch:
+		h.waits(k, fmt.Sprintf("machine %s has joined and prepares itself (there: journalctl -u understudy-bootstrap)", c.Machine))
+		h.in(time.Second)
 	default:
+		h.waits(k, fmt.Sprintf("machine %s is %s", c.Machine, phase))
 		h.in(time.Second)
 	}
 }

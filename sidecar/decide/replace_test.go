@@ -140,7 +140,14 @@ func TestAMachineThatNeverComesIsGivenUpAndTriedAgainLater(t *testing.T) {
 	g, c := healing(t, three)
 	c.wrong = true
 	c.destroy("lb3")
-	g.run(6 * time.Minute)
+	g.run(time.Minute)
+	waits := func(b Blocked) bool {
+		return b.What == "new machine of lb3" && strings.Contains(b.Why, "has not joined yet")
+	}
+	if got := g.nodes["lb1"].out.Blocked; !slices.ContainsFunc(got, waits) {
+		t.Errorf("nobody says what is waited for: %v", got)
+	}
+	g.run(5 * time.Minute)
 	if c.creations() != 1 || c.intents["lb3"].Closed.Outcome != cluster.Failed {
 		t.Fatalf("%d creations, intent %+v; did %q", c.creations(), c.intents["lb3"], c.did)
 	}

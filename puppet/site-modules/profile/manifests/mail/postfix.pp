@@ -10,6 +10,9 @@
 #   How the relay is spoken to: `secure` checks its certificate, `encrypt` insists on TLS, `may` uses it if it is offered.
 # @param milters
 #   Whom every message is shown to, in this order.
+# @param journal
+#   Accept mail only when the sidecar's mail journal has it on two machines. The sidecar must run that journal: without it
+#   every message is answered "try again later".
 # @param postmaster
 #   The user who gets what is meant for postmaster, abuse, hostmaster and root.
 class profile::mail::postfix (
@@ -19,11 +22,16 @@ class profile::mail::postfix (
   Enum['secure', 'encrypt', 'may'] $relay_tls,
   Array[String[1], 1]              $milters,
   String[1]                        $postmaster,
+  Boolean                          $journal = false,
 ) {
   $users = $profile::mail::users
   $domains = $profile::mail::domains
   $relay = "[${relay_host}]:${relay_port}"
   $check = '/usr/local/sbin/check-postfix'
+
+  # The last of all: what it keeps is what is delivered, signature included.
+  $all_milters = $milters + ($journal ? { true => ['inet:127.0.0.1:8892'], default => [] })
+  $journal_headers = $journal ? { true => file, default => absent }
 
   unless $postmaster in $users {
     fail("profile::mail::postfix::postmaster is ${postmaster}, who is not one of profile::mail::users")
@@ -76,6 +84,10 @@ class profile::mail::postfix (
           'entries' => $addresses,
       }),
       ;
+    '/etc/postfix/journal-headers':
+      ensure  => $journal_headers,
+      content => epp('profile/mail/journal-headers.epp'),
+      ;
     '/etc/postfix/relay':
       # Read on the node while the catalog is applied: the catalog holds the path of the password, not the password.
       content   => Deferred('inline_epp', [
@@ -91,11 +103,16 @@ class profile::mail::postfix (
       backup    => false,
       ;
     '/etc/postfix/master.cf':
-      content      => epp('profile/mail/master.cf.epp'),
+      content      => epp('profile/mail/master.cf.epp', { 'journal' => $journal }),
       validate_cmd => "${check} master.cf %",
       ;
     '/etc/postfix/main.cf':
-      content      => epp('profile/mail/main.cf.epp', { 'relay' => $relay, 'relay_tls' => $relay_tls, 'milters' => $milters }),
+      content      => epp('profile/mail/main.cf.epp', {
+          'relay'     => $relay,
+          'relay_tls' => $relay_tls,
+          'milters'   => $all_milters,
+          'journal'   => $journal,
+      }),
       validate_cmd => "${check} main.cf %",
       ;
   }

@@ -1,0 +1,253 @@
+//go:build linux
+
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Options may be zero.
+type Options struct {
+	Policy Policy
+	Names  Names // nil: NewAccounts("/etc")
+	// Readers is how many files are read at once, zero: 2. So many more wait open.
+	Readers int
+	// Verify reads every file, whatever the index says, and reports one whose content changed though its times did not.
+	Verify bool
+}
+
+// Scanner looks at one directory. Its methods may not run at once.
+type Scanner struct {
+	root    *os.File
+	options Options
+	reading func(path string) // tests: called after a file was read
+}
+
+// NewScanner works on an open directory, which stays the caller's and must stay open; from an *os.Root it is had by Open(".").
+// No path leads out of it: every name is opened relative to the directory that holds it, by openat2(2), without following
+// symlinks or entering mounts. Where the directory itself was moved to meanwhile does not matter.
+func NewScanner(root *os.File, o Options) (*Scanner, error) {
+	if err := o.Policy.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Names == nil {
+		o.Names = NewAccounts("/etc")
+	}
+	if o.Readers <= 0 {
+		o.Readers = 2
+	}
+	return &Scanner{root: root, options: o}, nil
+}
+
+// Extent is how much of a directory is looked at.
+type Extent int
+
+const (
+	Itself  Extent = iota // a directory's own entry
+	Listing               // and what lies right in it
+	Subtree               // and all below
+)
+
+// Scan makes the tree of all there is. What previous knows is not read again; nil knows nothing. It changes neither the files
+// nor previous. Whatever cannot be read is in the tree as Unsettled and among the problems; an error means that there is no
+// tree: the root cannot be read, names cannot be found out, or the context ended.
+func (s *Scanner) Scan(ctx context.Context, previous *Tree) (*Tree, Problems, error) {
+	t := newTree()
+	var old *node
+	if previous != nil {
+		old = previous.root
+	}
+	problems, err := s.walk(ctx, t, func(ctx context.Context, w *walker) error {
+		root, err := w.root(ctx, old, Subtree)
+		if err == nil {
+			t.root = root
+		}
+		return err
+	})
+	if err != nil {
+		return nil, problems, err
+	}
+	t.root.adopt()
+	t.regroup(t.enlink(t.root))
+	return t, problems, nil
+}
+
+// Update looks at one path again and brings the tree up to date, in place, along with the directory around it and the other
+// names of the same inode. What is gone is taken out; a directory that the tree does not know is scanned whole, whatever the
+// extent, and so is the one around it where that is unknown, too. After an error the tree is as it was.
+func (s *Scanner) Update(ctx context.Context, t *Tree, path string, extent Extent) (Problems, error) {
+	return s.update(ctx, t, path, extent, nil)
+}
+
+// Adopt is Update for a file whose content the caller has just written and knows: it is not read.
+func (s *Scanner) Adopt(ctx context.Context, t *Tree, path string, content Hash) (Problems, error) {
+	return s.update(ctx, t, path, Itself, &content)
+}
+
+// Stat makes the entry of one path without a tree; a directory's Hash is zero then, and so is every Link. Nothing there:
+// fs.ErrNotExist.
+func (s *Scanner) Stat(ctx context.Context, path string) (Entry, error) {
+	t := newTree()
+	if !Valid(path) || s.options.Policy.Ignored(path) {
+		return Entry{}, fmt.Errorf("look at %q: %w", path, fs.ErrNotExist)
+	}
+	var n *node
+	_, err := s.walk(ctx, t, func(ctx context.Context, w *walker) (err error) {
+		if path == "." {
+			n, err = w.root(ctx, t.root, Itself)
+			return err
+		}
+		dir, name := split(path)
+		d, err := s.descend(dir)
+		if err != nil {
+			return fmt.Errorf("look at %q: %w", path, err)
+		}
+		defer d.Close()
+		n, err = w.visit(ctx, int(d.Fd()), path, &node{name: name, kind: Directory}, Itself)
+		return err
+	})
+	switch {
+	case err != nil:
+		return Entry{}, err
+	case n == nil:
+		return Entry{}, fmt.Errorf("look at %q: %w", path, fs.ErrNotExist)
+	}
+	return n.entry(path), nil
+}
+
+func (s *Scanner) update(ctx context.Context, t *Tree, path string, extent Extent, known *Hash) (Problems, error) {
+	if !Valid(path) {
+		return Problems{}, fmt.Errorf("look at %q: not a path within the tree", path)
+	}
+	if s.options.Policy.Ignored(path) {
+		return Problems{}, nil
+	}
+	for dir, _ := split(path); dir != "" && dir != "."; dir, _ = split(dir) {
+		if n := t.at(dir); n == nil || n.kind != Directory || n.has(unsettled) {
+			path, extent, known = dir, Subtree, nil
+		}
+	}
+	if path == "." {
+		return s.updateRoot(ctx, t, extent)
+	}
+	dir, name := split(path)
+	d, err := s.descend(dir)
+	if err != nil { // something else came in the place of a directory above
+		return s.update(ctx, t, dir, Subtree, nil)
+	}
+	defer d.Close()
+	parent := t.at(dir)
+	var n *node
+	problems, err := s.walk(ctx, t, func(ctx context.Context, w *walker) (err error) {
+		w.known = known
+		n, err = w.visit(ctx, int(d.Fd()), path, parent.child(name), extent)
+		return err
+	})
+	if err != nil {
+		return problems, err
+	}
+	t.graft(parent, name, n)
+	return problems, s.retouch(t, parent, d)
+}
+
+// retouch brings a directory's own entry up to date: its mtime changes with every name in it.
+func (s *Scanner) retouch(t *Tree, dir *node, d *os.File) error {
+	w := newWalker(s, t)
+	now, err := w.directory(d, dir, clock())
+	if err != nil {
+		return nil // it is going away, of which we shall hear
+	}
+	now.name, now.parent, now.flags = dir.name, dir.parent, now.flags|stale
+	now.extra().children = dir.children()
+	dir.touch()
+	*dir = *now
+	return nil
+}
+
+func (s *Scanner) updateRoot(ctx context.Context, t *Tree, extent Extent) (Problems, error) {
+	var root *node
+	problems, err := s.walk(ctx, t, func(ctx context.Context, w *walker) (err error) {
+		root, err = w.root(ctx, t.root, extent)
+		return err
+	})
+	if err != nil {
+		return problems, err
+	}
+	touched := t.unlink(t.root)
+	t.root = root
+	root.adopt()
+	t.regroup(append(touched, t.enlink(root)...))
+	return problems, nil
+}
+
+// descend opens a directory of the tree, name by name: a path may be longer than one call takes.
+func (s *Scanner) descend(path string) (*os.File, error) {
+	dir, err := openDir(int(s.root.Fd()), ".")
+	for rest := path; err == nil && rest != "." && rest != ""; {
+		name := rest
+		if i := strings.IndexByte(rest, '/'); i >= 0 {
+			name, rest = rest[:i], rest[i+1:]
+		} else {
+			rest = ""
+		}
+		above := dir
+		dir, err = openDir(int(above.Fd()), name)
+		above.Close()
+	}
+	return dir, err
+}
+
+// walk runs the readers beside a walk and waits for all of them.
+func (s *Scanner) walk(ctx context.Context, t *Tree, visit func(context.Context, *walker) error) (Problems, error) {
+	if err := s.options.Names.Refresh(); err != nil {
+		return Problems{}, err
+	}
+	w := newWalker(s, t)
+	g, ctx := errgroup.WithContext(ctx)
+	for range s.options.Readers {
+		g.Go(func() error { return w.readAll(ctx) })
+	}
+	g.Go(func() error {
+		defer close(w.jobs)
+		return visit(ctx, w)
+	})
+	err := g.Wait()
+	for j := range w.jobs { // what no reader took
+		err = errors.Join(err, j.file.Close())
+	}
+	return w.problems, err
+}
+
+// walker is one walk.
+type walker struct {
+	*Scanner
+	device   uint64
+	accounts map[[2]uint32]*account
+	tree     *Tree
+	jobs     chan job
+	handed   map[uint64]bool // inodes with several names that were given to the readers
+	known    *Hash           // see Adopt
+	buf      []byte
+	depth    int
+
+	mu       sync.Mutex // of what follows
+	problems Problems
+}
+
+func newWalker(s *Scanner, t *Tree) *walker {
+	return &walker{Scanner: s, tree: t, accounts: map[[2]uint32]*account{}, jobs: make(chan job, s.options.Readers), handed: map[uint64]bool{}}
+}
+
+func (w *walker) problem(path, why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.problems.add(path, why)
+}

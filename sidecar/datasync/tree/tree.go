@@ -1,0 +1,137 @@
+//go:build linux
+
+package tree
+
+import (
+	"iter"
+	"slices"
+)
+
+// Tree is a directory and all below it, as it was when it was scanned. It is its own index: Scan takes from an earlier tree
+// what needs not be read again. It is not safe for concurrent use.
+type Tree struct {
+	root     *node // never nil
+	accounts map[account]*account
+	inodes   map[uint64][]*node // files and symlinks; nil until one has two names
+}
+
+func newTree() *Tree {
+	return &Tree{root: &node{name: ".", kind: Directory, flags: stale, more: &more{}}, accounts: map[account]*account{}}
+}
+
+// account returns the one that nodes share.
+func (t *Tree) account(a account) *account {
+	shared := t.accounts[a]
+	if shared == nil {
+		shared = &a
+		t.accounts[a] = shared
+	}
+	return shared
+}
+
+// at finds the node of a path, or nil.
+func (t *Tree) at(path string) *node {
+	if path == "." {
+		return t.root
+	}
+	dir, name := split(path)
+	return t.at(dir).child(name)
+}
+
+// Lookup finds one entry.
+func (t *Tree) Lookup(path string) (e Entry, found bool) {
+	if !Valid(path) {
+		return Entry{}, false
+	}
+	n := t.at(path)
+	if n == nil {
+		return Entry{}, false
+	}
+	if n.kind == Directory {
+		t.freshen()
+	}
+	return n.entry(path), true
+}
+
+// List is the entries of one directory without itself, by name; nothing where there is no such directory.
+func (t *Tree) List(path string) []Entry {
+	if !Valid(path) {
+		return nil
+	}
+	t.freshen()
+	children := t.at(path).children()
+	entries := make([]Entry, 0, len(children))
+	for _, c := range children {
+		entries = append(entries, c.entry(join(path, c.name)))
+	}
+	return entries
+}
+
+// All is every entry, the root first, directories before what lies in them, else by name. The tree must not change meanwhile.
+func (t *Tree) All() iter.Seq[Entry] {
+	t.freshen()
+	return func(yield func(Entry) bool) {
+		t.root.each(".", func(path string, n *node) bool { return yield(n.entry(path)) })
+	}
+}
+
+// Totals counts what lies at and below a path, the root of the tree excepted. Nothing there: zero.
+func (t *Tree) Totals(path string) (sum Totals) {
+	if !Valid(path) {
+		return Totals{}
+	}
+	t.at(path).each(path, func(_ string, n *node) bool {
+		if n == t.root {
+			return true
+		}
+		switch n.kind {
+		case Directory:
+			sum.Directories++
+		case File:
+			sum.Files++
+			sum.Bytes += n.size
+		case Symlink:
+			sum.Symlinks++
+		}
+		if n.has(unsettled) {
+			sum.Unsettled++
+		}
+		return true
+	})
+	return sum
+}
+
+// Remove takes out a path and all below it. What is not there is no error; the root stays.
+func (t *Tree) Remove(path string) {
+	if dir, name := split(path); Valid(path) && path != "." {
+		t.graft(t.at(dir), name, nil)
+	}
+}
+
+// graft puts a node, or nothing, in the place of a child.
+func (t *Tree) graft(dir *node, name string, n *node) {
+	if dir == nil {
+		return
+	}
+	old := dir.child(name)
+	if old == nil && n == nil {
+		return
+	}
+	touched := t.unlink(old)
+	children := &dir.extra().children
+	i, found := slices.BinarySearchFunc(*children, name, compareName)
+	switch {
+	case n == nil:
+		*children = slices.Delete(*children, i, i+1)
+	case found:
+		(*children)[i] = n
+	default:
+		*children = slices.Insert(*children, i, n)
+	}
+	if n != nil {
+		n.parent = dir
+		n.adopt()
+	}
+	dir.touch()
+	t.regroup(append(touched, t.enlink(n)...))
+}
