@@ -107,7 +107,7 @@ func (b *Batch) Patch(e tree.Entry, instructions io.Reader) error {
 
 // Old opens the version of a file that the mirror has.
 func (b *Batch) Old(path string) (*os.File, error) {
-	if err := b.parents(path); err != nil {
+	if err := errors.Join(valid(path), b.parents(path)); err != nil {
 		return nil, err
 	}
 	f, err := b.m.root.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -189,14 +189,20 @@ func (b *Batch) Take(from string, e tree.Entry) error {
 
 // Remove puts what is at a path, and below it, into the trash. It may be gone already.
 func (b *Batch) Remove(path string) error {
+	if err := valid(path); err != nil {
+		return err
+	}
 	b.steps = append(b.steps, step{kind: removed, entry: tree.Entry{Path: path}})
-	return valid(path)
+	return nil
 }
 
 // Keep puts what is at a path, and below it, into the lost+found of an epoch.
 func (b *Batch) Keep(path string, epoch uint64) error {
+	if err := valid(path); err != nil {
+		return err
+	}
 	b.steps = append(b.steps, step{kind: kept, entry: tree.Entry{Path: path}, epoch: epoch})
-	return valid(path)
+	return nil
 }
 
 // Abandon throws away what was staged.
@@ -241,6 +247,9 @@ func (b *Batch) parents(p string) error {
 	dir := path.Dir(p)
 	if b.real[dir] {
 		return nil
+	}
+	if dir == p || dir == ".." {
+		return fmt.Errorf("%q lies outside", p)
 	}
 	if err := b.parents(dir); err != nil {
 		return err

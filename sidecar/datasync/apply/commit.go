@@ -114,6 +114,9 @@ func (b *Batch) do(s *step) error {
 	case named:
 		return b.link(s.entry)
 	case set:
+		if s.entry.Kind == tree.Directory {
+			return nil // in the end
+		}
 		return b.m.dressPath(s.entry)
 	case taken:
 		return b.take(s)

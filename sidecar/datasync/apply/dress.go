@@ -20,20 +20,9 @@ import (
 
 // owner turns an entry's names into numbers.
 func (m *Mirror) owner(e tree.Entry) (uid, gid int, err error) {
-	uid, errUser := number(e.Owner, m.accounts.User)
-	gid, errGroup := number(e.Group, m.accounts.Group)
+	uid, errUser := m.accounts.UID(e.Owner)
+	gid, errGroup := m.accounts.GID(e.Group)
 	return uid, gid, errors.Join(errUser, errGroup)
-}
-
-func number(name string, look func(string) (int, error)) (int, error) {
-	if digits, ok := strings.CutPrefix(name, "#"); ok {
-		n, err := strconv.ParseUint(digits, 10, 32)
-		if err != nil {
-			return 0, fmt.Errorf("%q is no account", name)
-		}
-		return int(n), nil
-	}
-	return look(name)
 }
 
 // dress gives an open file or directory everything but its content. The owner comes first: chown(2) takes setuid away; the time last.

@@ -37,10 +37,10 @@ const (
 	epochFile = Own + "/epoch"
 )
 
-// Accounts turns names into numbers. "#1000" stands for the number itself.
+// Accounts turns names into numbers; *tree.Accounts does.
 type Accounts interface {
-	User(name string) (uid int, err error)
-	Group(name string) (gid int, err error)
+	UID(name string) (int, error)
+	GID(name string) (int, error)
 }
 
 // Mirror is a directory that follows another. Its methods are for one goroutine at a time.
