@@ -33,6 +33,7 @@ type list struct {
 	path string
 	seen fs.FileInfo // nil: not read yet
 	name map[uint32]string
+	id   map[string]uint32
 }
 
 // NewAccounts reads nothing yet. The directory is /etc but in tests.
@@ -64,6 +65,29 @@ func (a *Accounts) Group(gid uint32) string {
 	return a.group.of(gid)
 }
 
+// UID is the number of an owner, by name or as "#1000". An error: there is no such name here.
+func (a *Accounts) UID(name string) (int, error) { return a.number(&a.owners, name) }
+
+// GID is the same of a group.
+func (a *Accounts) GID(name string) (int, error) { return a.number(&a.group, name) }
+
+func (a *Accounts) number(l *list, name string) (int, error) {
+	if digits, ok := strings.CutPrefix(name, "#"); ok {
+		id, err := strconv.ParseUint(digits, 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no account", name)
+		}
+		return int(id), nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id, ok := l.id[name]
+	if !ok {
+		return 0, fmt.Errorf("%s has no %q; the mirror must know the accounts of its source", l.path, name)
+	}
+	return int(id), nil
+}
+
 func (l *list) of(id uint32) string {
 	if name, ok := l.name[id]; ok {
 		return name
@@ -84,7 +108,7 @@ func (l *list) refresh() error {
 		return err
 	}
 	defer f.Close()
-	names := map[uint32]string{}
+	names, ids := map[uint32]string{}, map[string]uint32{}
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		fields := strings.SplitN(lines.Text(), ":", 4)
@@ -98,10 +122,13 @@ func (l *list) refresh() error {
 		if _, twice := names[uint32(id)]; !twice { // getpwuid(3) takes the first
 			names[uint32(id)] = fields[0]
 		}
+		if _, twice := ids[fields[0]]; !twice {
+			ids[fields[0]] = uint32(id)
+		}
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("%s: %w", l.path, err)
 	}
-	l.seen, l.name = now, names
+	l.seen, l.name, l.id = now, names, ids
 	return nil
 }

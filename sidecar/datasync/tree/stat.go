@@ -134,8 +134,8 @@ func readlink(dir int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// mirrored says which extended attributes are part of a tree.
-func mirrored(xattr string) bool {
+// MirroredXattr says which extended attributes are part of a tree.
+func MirroredXattr(xattr string) bool {
 	return strings.HasPrefix(xattr, "user.") || xattr == "security.capability" || strings.HasPrefix(xattr, "system.posix_acl_")
 }
 
@@ -150,7 +150,7 @@ func xattrs(fd int) ([]Xattr, error) {
 	}
 	var all []Xattr
 	for name := range bytes.SplitSeq(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
-		if !mirrored(string(name)) {
+		if !MirroredXattr(string(name)) {
 			continue
 		}
 		value, err := grown(func(b []byte) (int, error) { return unix.Fgetxattr(fd, string(name), b) })

@@ -1,0 +1,21 @@
+//go:build linux
+
+// Package datasync keeps a directory the same on two machines: the primary of a role writes it, and the other one mirrors it.
+//
+// The mirror dials (Mirror.Follow); the source pushes. What there is of it lies in the packages below: watch (what has changed), tree (what
+// there is, and in what two trees differ), delta and pack (how a new version gets there), wire (what is said), apply (how it is
+// written).
+//
+// # How a session goes at the source
+//
+//  1. Hello is checked: version, set, and that the mirror knows no higher epoch than the one held here.
+//  2. The watch begins, then the scan (from the index). One watch per session: nothing has to be kept up while nobody listens.
+//  3. Rails (tree.Situation) with the numbers of Accept: an empty, unmarked or shrunken source says so and stops.
+//  4. If the digests differ, directories are compared level by level (Ask, Children, tree.Compare), several asked ahead. Missing: Make and Put.
+//     Extra: Remove, or Keep if Accept said First. Differs: Put, or Sign and Patch from 256 KiB on; before the first comparison of an epoch
+//     overwrites a file it keeps the old version. Paths with a rank (tree.Policy) and further names of hard links come last, directories' own
+//     entries at the very end. A Commit every 500 changes or 16 MiB; the stream's own back-pressure bounds the rest.
+//  5. Then the watch's word: a path is looked at again (Scanner.Update), and goes as Remove, Put, Patch, Make or Set, with its directory's Set;
+//     a new tree is compared as in 4; everything: scan and 4. What Failed, or is unsettled, is due again a little later.
+//  6. A barrier of the watch is passed when the Commit that its changes are in is Durable. Lag is what is not, in changes, bytes and age.
+package datasync

@@ -1,0 +1,395 @@
+//go:build linux
+
+package datasync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"understudy/sidecar/datasync/apply"
+	"understudy/sidecar/datasync/delta"
+	"understudy/sidecar/datasync/tree"
+	"understudy/sidecar/datasync/wire"
+)
+
+// Set is one directory that is kept on two machines.
+type Set struct {
+	Name     string // what both sides call it
+	Root     string
+	Index    string // file in which the tree is remembered, outside of Root
+	Policy   tree.Policy
+	Accounts *tree.Accounts
+}
+
+// MirrorState is how far a mirror has come.
+type MirrorState struct {
+	// Complete: after the newest batch both trees were equal, as far as the source knew.
+	Complete bool
+	Epoch    uint64
+	Seq      uint64    // of the newest durable batch of this session
+	At       time.Time // when that was durable; zero: none was yet
+}
+
+// Mirror follows one source after another. Follow is for one goroutine at a time, State for any.
+type Mirror struct {
+	set   Set
+	log   *slog.Logger
+	files *apply.Mirror
+	scan  *tree.Scanner
+	dir   *os.File
+	tree  *tree.Tree
+
+	mu    sync.Mutex
+	state MirrorState
+}
+
+// OpenMirror reads what is there. The index of an earlier process spares it the content; a damaged one does not matter.
+func OpenMirror(ctx context.Context, log *slog.Logger, set Set) (m *Mirror, err error) {
+	m = &Mirror{set: set, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if err := set.Accounts.Refresh(); err != nil {
+		return m, err
+	}
+	if m.files, err = apply.Open(set.Root, set.Accounts); err != nil {
+		return m, err
+	}
+	if m.dir, err = os.Open(set.Root); err != nil {
+		return m, err
+	}
+	if m.scan, err = tree.NewScanner(m.dir, tree.Options{Policy: set.Policy, Names: set.Accounts}); err != nil {
+		return m, err
+	}
+	known, err := tree.Load(set.Index)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("the index cannot be used; everything is read once", "path", set.Index, "err", err)
+	}
+	if err := m.rescan(ctx, known); err != nil {
+		return m, err
+	}
+	m.state.Epoch = m.files.Epoch()
+	return m, nil
+}
+
+// rescan looks at everything.
+func (m *Mirror) rescan(ctx context.Context, known *tree.Tree) error {
+	found, problems, err := m.scan.Scan(ctx, known)
+	if err != nil {
+		return fmt.Errorf("scan %s: %w", m.set.Root, err)
+	}
+	for _, p := range problems.List {
+		m.log.Warn("not mirrored", "path", p.Path, "reason", p.Why)
+	}
+	m.tree = found
+	return nil
+}
+
+// Close remembers the tree and ends it.
+func (m *Mirror) Close() error {
+	var errs []error
+	if m.tree != nil {
+		errs = append(errs, m.tree.Save(m.set.Index))
+	}
+	if m.files != nil {
+		errs = append(errs, m.files.Close())
+	}
+	if m.dir != nil {
+		errs = append(errs, m.dir.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// State is how far it has come.
+func (m *Mirror) State() MirrorState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state
+}
+
+// RefusedError is what the other side said before it ended the session.
+type RefusedError struct{ Why string }
+
+func (e *RefusedError) Error() string { return "refused by the other side: " + e.Why }
+
+// Follow takes changes from one source until the connection ends, which is always an error, or ctx does. What was durable stays so.
+func (m *Mirror) Follow(ctx context.Context, conn net.Conn) error {
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // which ends the reading
+	s := &mirrorSession{Mirror: m, ctx: ctx, r: wire.NewReader(conn), w: wire.NewWriter(conn)}
+	err := s.run()
+	if s.batch != nil {
+		err = errors.Join(err, s.batch.Abandon())
+	}
+	if s.broken { // part of a batch may be there
+		err = errors.Join(err, m.rescan(ctx, m.tree))
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// mirrorSession is one connection.
+type mirrorSession struct {
+	*Mirror
+	ctx     context.Context // of the connection
+	r       *wire.Reader
+	w       *wire.Writer
+	batch   *apply.Batch
+	changed []func() error // of the tree, after the batch is durable
+	broken  bool
+}
+
+func (s *mirrorSession) run() error {
+	if err := s.greet(); err != nil {
+		return err
+	}
+	for {
+		m, err := s.r.Read()
+		if err != nil {
+			return fmt.Errorf("hear the source: %w", err)
+		}
+		if err := s.take(m); err != nil {
+			return err
+		}
+	}
+}
+
+// greet says what is here, and hears who offers data.
+func (s *mirrorSession) greet() error {
+	if err := s.say(&wire.Hello{Version: wire.Version, Set: s.set.Name, Epoch: s.files.Epoch()}); err != nil {
+		return err
+	}
+	m, err := s.r.Read()
+	if err != nil {
+		return fmt.Errorf("hear the source: %w", err)
+	}
+	offer, ok := m.(*wire.Offer)
+	if !ok {
+		return unexpected(m)
+	}
+	first, err := s.files.Accept(offer.Epoch)
+	if err != nil {
+		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
+	}
+	s.mu.Lock()
+	s.state = MirrorState{Epoch: offer.Epoch}
+	s.mu.Unlock()
+	totals := s.tree.Totals(".")
+	return s.say(&wire.Accept{First: first, Root: s.tree.Digest(), Entries: uint64(totals.Entries()), Bytes: uint64(totals.Bytes)})
+}
+
+func unexpected(m wire.Message) error {
+	if r, ok := m.(*wire.Refusal); ok {
+		return &RefusedError{r.Why}
+	}
+	return fmt.Errorf("%w: %T was not expected now", wire.ErrMalformed, m)
+}
+
+func (s *mirrorSession) say(m wire.Message) error {
+	if err := errors.Join(s.w.Write(m), s.w.Flush()); err != nil {
+		return fmt.Errorf("answer the source: %w", err)
+	}
+	return nil
+}
+
+// take does what one message says.
+func (s *mirrorSession) take(m wire.Message) error {
+	switch m := m.(type) {
+	case *wire.Ask:
+		return s.children(m.Path)
+	case *wire.Sign:
+		return s.sign(m.Path)
+	case *wire.Put:
+		return s.stage(m.Entry, s.open().Put)
+	case *wire.Patch:
+		return s.stage(m.Entry, s.open().Patch)
+	case *wire.Make:
+		return s.change(m.Entry.Path, s.open().Make(m.Entry))
+	case *wire.Set:
+		return s.change(m.Entry.Path, s.open().Set(m.Entry))
+	case *wire.Take:
+		s.gone(m.From)
+		return s.change(m.Entry.Path, s.open().Take(m.From, m.Entry))
+	case *wire.Remove:
+		return s.change(m.Path, s.open().Remove(m.Path))
+	case *wire.Keep:
+		return s.change(m.Path, s.open().Keep(m.Path, s.files.Epoch()))
+	case *wire.Commit:
+		return s.commit(m)
+	}
+	return unexpected(m)
+}
+
+// open is the batch that is open.
+func (s *mirrorSession) open() *apply.Batch {
+	if s.batch == nil {
+		s.batch = s.files.Begin()
+	}
+	return s.batch
+}
+
+// mostChildren is how many names go into one message: with hashes and names of 255 bytes they fit a frame.
+const mostChildren = 2000
+
+func (s *mirrorSession) children(path string) error {
+	all := s.tree.Children(path)
+	for {
+		n := min(len(all), mostChildren)
+		m := &wire.Children{Path: path, Children: all[:n], Last: n == len(all)}
+		if err := s.w.Write(m); err != nil {
+			return fmt.Errorf("answer the source: %w", err)
+		}
+		if all = all[n:]; m.Last {
+			return s.w.Flush()
+		}
+	}
+}
+
+// sign sends the signature of the version that is here, or nothing.
+func (s *mirrorSession) sign(path string) error {
+	body, err := s.signature(path)
+	if err != nil {
+		s.log.Warn("a file comes whole, because it cannot be signed", "path", path, "err", err)
+	}
+	for len(body) > 0 {
+		n := min(len(body), wire.MaxData)
+		if err := s.w.Write(&wire.Data{Bytes: body[:n]}); err != nil {
+			return fmt.Errorf("answer the source: %w", err)
+		}
+		body = body[n:]
+	}
+	return s.say(&wire.Data{})
+}
+
+func (s *mirrorSession) signature(path string) (body []byte, err error) {
+	f, err := s.open().Old(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	sig, err := delta.Sign(io.NewSectionReader(f, 0, info.Size()))
+	if err != nil {
+		return nil, err
+	}
+	return sig.AppendBinary(nil)
+}
+
+// stage takes a file's content. One that cannot be staged is named, and the session goes on behind it; where nothing can be staged any more
+// it ends.
+func (s *mirrorSession) stage(e tree.Entry, how func(tree.Entry, io.Reader) error) error {
+	content := &dataReader{r: s.r}
+	err := how(e, content)
+	if content.err != nil && content.err != io.EOF {
+		return fmt.Errorf("hear the source: %w", content.err)
+	}
+	if err := content.drain(); err != nil {
+		return fmt.Errorf("hear the source: %w", err)
+	}
+	if apply.Full(err) {
+		return err
+	}
+	if err != nil {
+		return s.failed(e.Path, err)
+	}
+	s.changed = append(s.changed, func() error { return s.look(s.scan.Adopt(s.ctx, s.tree, e.Path, e.Hash)) })
+	return nil
+}
+
+func (s *mirrorSession) failed(path string, err error) error {
+	s.log.Warn("a change could not be staged", "path", path, "err", err)
+	return s.say(&wire.Failed{Path: path, Why: fmt.Sprintf("%.500v", err)})
+}
+
+// change notes where the tree must be looked at again.
+func (s *mirrorSession) change(path string, err error) error {
+	if err != nil {
+		return s.failed(path, err)
+	}
+	s.changed = append(s.changed, func() error { return s.look(s.scan.Update(s.ctx, s.tree, path, tree.Itself)) })
+	return nil
+}
+
+func (s *mirrorSession) gone(path string) {
+	s.changed = append(s.changed, func() error { return s.look(s.scan.Update(s.ctx, s.tree, path, tree.Itself)) })
+}
+
+func (s *mirrorSession) look(problems tree.Problems, err error) error {
+	for _, p := range problems.List {
+		s.log.Warn("not mirrored", "path", p.Path, "reason", p.Why)
+	}
+	return err
+}
+
+// commit makes the batch durable, and then says so.
+func (s *mirrorSession) commit(c *wire.Commit) error {
+	if s.batch != nil {
+		s.broken = true
+		if err := s.batch.Commit(); err != nil {
+			return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
+		}
+		for _, look := range s.changed {
+			if err := look(); err != nil {
+				return err
+			}
+		}
+		s.batch, s.changed, s.broken = nil, nil, false
+	}
+	s.mu.Lock()
+	s.state.Complete, s.state.Seq, s.state.At = c.Complete, c.Seq, time.Now()
+	s.mu.Unlock()
+	return s.say(&wire.Durable{Seq: c.Seq})
+}
+
+// dataReader reads Data messages up to the empty one.
+type dataReader struct {
+	r    *wire.Reader
+	rest []byte
+	err  error
+}
+
+func (d *dataReader) Read(p []byte) (int, error) {
+	for len(d.rest) == 0 {
+		if d.err != nil {
+			return 0, d.err
+		}
+		m, err := d.r.Read()
+		data, ok := m.(*wire.Data)
+		switch {
+		case err != nil:
+			d.err = err
+		case !ok:
+			d.err = unexpected(m)
+		case len(data.Bytes) == 0:
+			d.err = io.EOF
+		default:
+			d.rest = data.Bytes
+		}
+	}
+	n := copy(p, d.rest)
+	d.rest = d.rest[n:]
+	return n, nil
+}
+
+// drain reads what nobody wanted.
+func (d *dataReader) drain() error {
+	_, err := io.Copy(io.Discard, d)
+	return err
+}
