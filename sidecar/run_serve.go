@@ -26,6 +26,9 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 	if err := p.serveJoins(ctx, g); err != nil {
 		return err
 	}
+	if err := p.serveData(ctx, g, authority); err != nil {
+		return err
+	}
 	samples := metrics.Handler(metrics.Config{Log: p.log, Snapshot: loop.Snapshot, Beats: p.beats, Version: version()})
 	c := admin.Config{Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book, p.chaos(loop)}, Authority: authority, Metrics: samples}
 	if p.cfg.Listen.Admin == "" {
