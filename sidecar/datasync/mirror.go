@@ -31,11 +31,13 @@ type Set struct {
 
 // MirrorState is how far a mirror has come.
 type MirrorState struct {
-	// Complete: after the newest batch both trees were equal, as far as the source knew.
-	Complete bool
-	Epoch    uint64
-	Seq      uint64    // of the newest durable batch of this session
-	At       time.Time // when that was durable; zero: none was yet
+	// Position is what the directory holds.
+	Position apply.Position
+	// Following: there is a session.
+	Following bool
+	// Equal: after the newest batch both trees were equal, as far as the source knew.
+	Equal bool
+	At    time.Time // when the newest batch was durable; zero: none was since the start
 }
 
 // Mirror follows one source after another. Follow is for one goroutine at a time, State for any.
@@ -46,12 +48,13 @@ type Mirror struct {
 	scan  *tree.Scanner
 	dir   *os.File
 	tree  *tree.Tree
+	stale bool // there may be what the tree does not know: a part of a batch, or what somebody else has written since the last session
 
 	mu    sync.Mutex
 	state MirrorState
 }
 
-// OpenMirror reads what is there. The index of an earlier process spares it the content; a damaged one does not matter.
+// OpenMirror reads what is there, and marks a directory that is new. One that is not mounted is a *tree.Refusal. The index of an earlier process spares it the content; a damaged one does not matter.
 func OpenMirror(ctx context.Context, log *slog.Logger, set Set) (m *Mirror, err error) {
 	m = &Mirror{set: set, log: log}
 	defer func() {
@@ -60,6 +63,9 @@ func OpenMirror(ctx context.Context, log *slog.Logger, set Set) (m *Mirror, err 
 		}
 	}()
 	if err := set.Accounts.Refresh(); err != nil {
+		return m, err
+	}
+	if err := markRoot(set); err != nil {
 		return m, err
 	}
 	if m.files, err = apply.Open(set.Root, set.Accounts); err != nil {
@@ -78,7 +84,7 @@ func OpenMirror(ctx context.Context, log *slog.Logger, set Set) (m *Mirror, err 
 	if err := m.rescan(ctx, known); err != nil {
 		return m, err
 	}
-	m.state.Epoch = m.files.Epoch()
+	m.state.Position = m.files.Position()
 	return m, nil
 }
 
@@ -91,7 +97,7 @@ func (m *Mirror) rescan(ctx context.Context, known *tree.Tree) error {
 	for _, p := range problems.List {
 		m.log.Warn("not mirrored", "path", p.Path, "reason", p.Why)
 	}
-	m.tree = found
+	m.tree, m.stale = found, false
 	return nil
 }
 
@@ -124,14 +130,17 @@ func (e *RefusedError) Error() string { return "refused by the other side: " + e
 
 // Follow takes changes from one source until the connection ends, which is always an error, or ctx does. What was durable stays so.
 func (m *Mirror) Follow(ctx context.Context, conn net.Conn) error {
+	if m.stale {
+		if err := m.rescan(ctx, m.tree); err != nil {
+			return err
+		}
+	}
+	m.stale = true
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // which ends the reading
-	s := &mirrorSession{Mirror: m, ctx: ctx, r: wire.NewReader(conn), w: wire.NewWriter(conn)}
+	s := &mirrorSession{Mirror: m, ctx: ctx, r: wire.NewReader(conn), w: wire.NewWriter(conn), unstaged: map[string]bool{}}
 	err := s.run()
 	if s.batch != nil {
 		err = errors.Join(err, s.batch.Abandon())
-	}
-	if s.broken { // part of a batch may be there
-		err = errors.Join(err, m.rescan(ctx, m.tree))
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -147,13 +156,15 @@ type mirrorSession struct {
 	w       *wire.Writer
 	batch   *apply.Batch
 	changed []func() error // of the tree, after the batch is durable
-	broken  bool
+	// unstaged are the paths that could not be, as long as nothing better has come for them: the trees are not equal meanwhile.
+	unstaged map[string]bool
 }
 
 func (s *mirrorSession) run() error {
 	if err := s.greet(); err != nil {
 		return err
 	}
+	defer s.tell(func(st *MirrorState) { st.Following, st.Equal = false, false })
 	for {
 		m, err := s.r.Read()
 		if err != nil {
@@ -167,7 +178,7 @@ func (s *mirrorSession) run() error {
 
 // greet says what is here, and hears who offers data.
 func (s *mirrorSession) greet() error {
-	if err := s.say(&wire.Hello{Version: wire.Version, Set: s.set.Name, Epoch: s.files.Epoch()}); err != nil {
+	if err := s.say(&wire.Hello{Version: wire.Version, Set: s.set.Name, Epoch: s.files.Position().Epoch}); err != nil {
 		return err
 	}
 	m, err := s.r.Read()
@@ -182,11 +193,16 @@ func (s *mirrorSession) greet() error {
 	if err != nil {
 		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
 	}
-	s.mu.Lock()
-	s.state = MirrorState{Epoch: offer.Epoch}
-	s.mu.Unlock()
+	s.tell(func(st *MirrorState) { st.Following, st.Position = true, s.files.Position() })
 	totals := s.tree.Totals(".")
 	return s.say(&wire.Accept{First: first, Root: s.tree.Digest(), Entries: uint64(totals.Entries()), Bytes: uint64(totals.Bytes)})
+}
+
+// tell changes what anybody may ask for.
+func (m *Mirror) tell(change func(*MirrorState)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change(&m.state)
 }
 
 func unexpected(m wire.Message) error {
@@ -215,16 +231,15 @@ func (s *mirrorSession) take(m wire.Message) error {
 	case *wire.Patch:
 		return s.stage(m.Entry, s.open().Patch)
 	case *wire.Make:
-		return s.change(m.Entry.Path, s.open().Make(m.Entry))
+		return s.change(m.Entry.Path, tree.Alone, s.open().Make(m.Entry))
 	case *wire.Set:
-		return s.change(m.Entry.Path, s.open().Set(m.Entry))
+		return s.change(m.Entry.Path, tree.Alone, s.open().Set(m.Entry))
 	case *wire.Take:
-		s.gone(m.From)
-		return s.change(m.Entry.Path, s.open().Take(m.From, m.Entry))
+		return s.move(m.From, m.Entry)
 	case *wire.Remove:
-		return s.change(m.Path, s.open().Remove(m.Path))
+		return s.change(m.Path, tree.Itself, s.open().Remove(m.Path))
 	case *wire.Keep:
-		return s.change(m.Path, s.open().Keep(m.Path, s.files.Epoch()))
+		return s.change(m.Path, tree.Itself, s.open().Keep(m.Path, s.files.Position().Epoch))
 	case *wire.Commit:
 		return s.commit(m)
 	}
@@ -309,30 +324,45 @@ func (s *mirrorSession) stage(e tree.Entry, how func(tree.Entry, io.Reader) erro
 	if err != nil {
 		return s.failed(e.Path, err)
 	}
+	delete(s.unstaged, e.Path)
 	s.changed = append(s.changed, func() error { return s.look(s.scan.Adopt(s.ctx, s.tree, e.Path, e.Hash)) })
 	return nil
 }
 
 func (s *mirrorSession) failed(path string, err error) error {
+	s.unstaged[path] = true
 	s.log.Warn("a change could not be staged", "path", path, "err", err)
 	return s.say(&wire.Failed{Path: path, Why: fmt.Sprintf("%.500v", err)})
 }
 
-// change notes where the tree must be looked at again.
-func (s *mirrorSession) change(path string, err error) error {
-	if err != nil {
-		return s.failed(path, err)
+// move stages that a file goes to another place, if it is the one that is meant.
+func (s *mirrorSession) move(from string, e tree.Entry) error {
+	have, found := s.tree.Peek(from)
+	if !found || have.Kind != tree.File || have.Hash != e.Hash || len(s.tree.OtherNames(from)) > 0 {
+		return s.failed(e.Path, fmt.Errorf("%q is another file here", from))
 	}
-	s.changed = append(s.changed, func() error { return s.look(s.scan.Update(s.ctx, s.tree, path, tree.Itself)) })
+	if err := s.open().Take(from, e); err != nil {
+		return s.failed(e.Path, err)
+	}
+	delete(s.unstaged, e.Path)
+	s.changed = append(s.changed,
+		func() error { return s.look(s.scan.Update(s.ctx, s.tree, from, tree.Itself)) },
+		func() error { return s.look(s.scan.Adopt(s.ctx, s.tree, e.Path, e.Hash)) })
 	return nil
 }
 
-func (s *mirrorSession) gone(path string) {
-	s.changed = append(s.changed, func() error { return s.look(s.scan.Update(s.ctx, s.tree, path, tree.Itself)) })
+// change notes where the tree must be looked at again.
+func (s *mirrorSession) change(path string, extent tree.Extent, err error) error {
+	if err != nil {
+		return s.failed(path, err)
+	}
+	delete(s.unstaged, path)
+	s.changed = append(s.changed, func() error { return s.look(s.scan.Update(s.ctx, s.tree, path, extent)) })
+	return nil
 }
 
-func (s *mirrorSession) look(problems tree.Problems, err error) error {
-	for _, p := range problems.List {
+func (s *mirrorSession) look(u tree.Updated, err error) error {
+	for _, p := range u.Problems.List {
 		s.log.Warn("not mirrored", "path", p.Path, "reason", p.Why)
 	}
 	return err
@@ -341,7 +371,6 @@ func (s *mirrorSession) look(problems tree.Problems, err error) error {
 // commit makes the batch durable, and then says so.
 func (s *mirrorSession) commit(c *wire.Commit) error {
 	if s.batch != nil {
-		s.broken = true
 		if err := s.batch.Commit(); err != nil {
 			return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
 		}
@@ -350,11 +379,15 @@ func (s *mirrorSession) commit(c *wire.Commit) error {
 				return err
 			}
 		}
-		s.batch, s.changed, s.broken = nil, nil, false
+		s.batch, s.changed = nil, nil
 	}
-	s.mu.Lock()
-	s.state.Complete, s.state.Seq, s.state.At = c.Complete, c.Seq, time.Now()
-	s.mu.Unlock()
+	equal := c.Complete && len(s.unstaged) == 0
+	if equal {
+		if err := s.files.Complete(); err != nil {
+			return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
+		}
+	}
+	s.tell(func(st *MirrorState) { st.Position, st.Equal, st.At = s.files.Position(), equal, time.Now() })
 	return s.say(&wire.Durable{Seq: c.Seq})
 }
 

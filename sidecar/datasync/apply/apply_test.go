@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"understudy/sidecar/datasync/delta"
+	"understudy/sidecar/datasync/disturb"
 	"understudy/sidecar/datasync/tree"
 )
 
@@ -94,49 +95,6 @@ func follow(t *testing.T, m *Mirror, source string, p tree.Plan, r *rand.Rand) {
 	must(t, b.Commit())
 }
 
-var names = []string{"a", "b", "c", "line\nbreak", "\xff\xfe", "-rf", strings.Repeat("n", 255)}
-
-// edit does something to a tree at random, as its users may.
-func edit(t *testing.T, r *rand.Rand, root string) {
-	t.Helper()
-	some := func() string {
-		p := root
-		for range 1 + r.IntN(3) {
-			p += "/" + names[r.IntN(len(names))]
-		}
-		return p
-	}
-	at, to := some(), some()
-	var err error
-	switch r.IntN(11) {
-	case 0, 1, 2:
-		if info, e := os.Lstat(at); e != nil || info.Mode().IsRegular() {
-			err = os.WriteFile(at, bytes.Repeat([]byte{byte(r.IntN(3))}, r.IntN(3)*5000), 0o644)
-		}
-	case 3, 4:
-		err = os.MkdirAll(at, 0o755)
-	case 5:
-		err = os.Symlink("/nowhere/"+names[r.IntN(3)], at)
-	case 6:
-		if info, e := os.Lstat(at); e == nil && info.Mode().IsRegular() {
-			err = os.Link(at, to)
-		}
-	case 7:
-		err = os.RemoveAll(at)
-	case 8:
-		err = os.Rename(at, to)
-	case 9:
-		if info, e := os.Lstat(at); e == nil && info.Mode()&os.ModeSymlink == 0 {
-			err = errors.Join(os.Chown(at, r.IntN(3), 40000+r.IntN(2)), unix.Chmod(at, uint32(0o700|r.IntN(0o10000))))
-		}
-	case 10:
-		if info, e := os.Lstat(at); e == nil && info.Mode()&os.ModeSymlink == 0 {
-			err = unix.Setxattr(at, "user."+names[r.IntN(3)], []byte{byte(r.IntN(9))}, 0)
-		}
-	}
-	_ = err // what cannot be done at a place is no edit
-}
-
 // Law: after a plan has been followed the mirror is the same tree, and nothing is staged any more.
 func TestAMirrorThatFollowsIsTheSameTree(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -149,10 +107,10 @@ func TestAMirrorThatFollowsIsTheSameTree(t *testing.T) {
 			m := open(t, mirror)
 			for range 5 {
 				for range r.IntN(25) {
-					edit(t, r, source)
+					disturb.Edit(r, source, 15000)
 				}
 				if r.IntN(3) == 0 {
-					edit(t, r, mirror) // somebody who should not
+					disturb.Edit(r, mirror, 15000) // somebody who should not
 				}
 				want := scan(t, source)
 				follow(t, m, source, tree.Diff(want, scan(t, mirror), tree.Policy{}), r)
@@ -228,21 +186,26 @@ func TestAnOlderEpochIsRefusedAlsoAfterARestart(t *testing.T) {
 	root := t.TempDir()
 	m := open(t, root)
 	for _, c := range []struct {
-		epoch       uint64
-		first, good bool
-	}{{0, false, false}, {3, true, true}, {3, false, true}, {2, false, false}, {8, true, true}} {
+		epoch                 uint64
+		complete, first, good bool
+	}{{0, false, false, false}, {3, false, true, true}, {3, true, true, true}, {3, false, false, true}, {2, false, false, false}, {8, false, true, true}} {
 		first, err := m.Accept(c.epoch)
 		if first != c.first || (err == nil) != c.good {
 			t.Errorf("epoch %d: got %v, %v", c.epoch, first, err)
 		}
+		if c.complete {
+			must(t, m.Complete())
+		}
 	}
 	again := open(t, root)
-	if _, err := again.Accept(7); again.Epoch() != 8 || err == nil {
-		t.Errorf("after a restart: epoch %d, and 7 gives %v", again.Epoch(), err)
+	if _, err := again.Accept(7); again.Position() != (Position{Epoch: 8, Complete: 3}) || err == nil {
+		t.Errorf("after a restart: %v, and 7 gives %v", again.Position(), err)
 	}
-	must(t, os.WriteFile(root+"/"+epochFile, []byte("x"), 0o600))
-	if _, err := Open(root, accounts); err == nil {
-		t.Error("a damaged epoch is taken for none")
+	for _, damaged := range []string{"", "x", "epoch 8\nwritten 0\ncomplete 9\n", "epoch 8\nwritten 0\ncomplete 3", "epoch 8\nwritten 0\ncomplete 3\n\n", "epoch 08\nwritten 0\ncomplete 3\n"} {
+		must(t, os.WriteFile(root+"/"+positionFile, []byte(damaged), 0o600))
+		if m, err := Open(root, accounts); err == nil {
+			t.Errorf("%q is taken for %v", damaged, m.Position())
+		}
 	}
 }
 

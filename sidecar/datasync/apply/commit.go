@@ -97,7 +97,7 @@ func (b *Batch) syncTouched(touched map[string]bool) error {
 		return b.m.syncAll()
 	}
 	for dir := range touched {
-		if err := b.m.syncDirectory(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := syncDirectory(b.m.root, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

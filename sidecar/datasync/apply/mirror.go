@@ -12,7 +12,7 @@
 //	tmp/                 what is being staged; emptied when a Mirror is opened
 //	trash/TIME-N/        what batch N removed, by its path
 //	lost+found/EPOCH/    what the writer of that epoch did not have when it was compared first, by its path
-//	epoch                the highest epoch that anything was taken from
+//	position             what the directory holds, see Position
 package apply
 
 import (
@@ -21,7 +21,6 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -31,10 +30,9 @@ import (
 const Own = ".understudy"
 
 const (
-	staged    = Own + "/tmp"
-	trash     = Own + "/trash"
-	lost      = Own + "/lost+found"
-	epochFile = Own + "/epoch"
+	staged = Own + "/tmp"
+	trash  = Own + "/trash"
+	lost   = Own + "/lost+found"
 )
 
 // Accounts turns names into numbers; *tree.Accounts does.
@@ -51,7 +49,7 @@ type Mirror struct {
 	accounts Accounts
 	next     uint64 // number of the next staged file
 	batches  uint64
-	epoch    uint64
+	position Position
 }
 
 // StaleEpochError says that somebody offers data under an epoch that has been left behind.
@@ -89,7 +87,7 @@ func (m *Mirror) prepare() (err error) {
 			return err
 		}
 	}
-	m.epoch, err = m.readEpoch()
+	m.position, err = ReadPosition(m.root)
 	return err
 }
 
@@ -115,49 +113,41 @@ func (m *Mirror) Close() error {
 	return errors.Join(err, m.root.Close())
 }
 
-func (m *Mirror) readEpoch() (uint64, error) {
-	text, err := m.root.ReadFile(epochFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+// Position is what the directory holds now.
+func (m *Mirror) Position() Position { return m.position }
+
+// Accept lets data of an epoch in from now on, and says whether the directory has not been equal to the source's in that epoch yet. An
+// older one than the highest is a StaleEpochError. What it returns is durable.
+func (m *Mirror) Accept(epoch uint64) (first bool, err error) {
+	if epoch < m.position.Epoch || epoch == 0 {
+		return false, &StaleEpochError{epoch, m.position.Epoch}
 	}
-	if err != nil {
-		return 0, err
+	if epoch > m.position.Epoch {
+		next := m.position
+		next.Epoch = epoch
+		if err := m.note(next); err != nil {
+			return false, err
+		}
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s/%s holds no epoch: %.40q; remove it if you know that only one node has written here", m.path, epochFile, text)
-	}
-	return n, nil
+	return m.position.Complete != epoch, nil
 }
 
-// Epoch is the highest epoch that data were taken from. Zero: none were.
-func (m *Mirror) Epoch() uint64 { return m.epoch }
+// Complete notes that the directory is equal to the source's.
+func (m *Mirror) Complete() error {
+	if m.position.Complete == m.position.Epoch {
+		return nil
+	}
+	next := m.position
+	next.Complete = next.Epoch
+	return m.note(next)
+}
 
-// Accept lets data of an epoch in from now on, and says whether it is the first time. An older one than the highest is a
-// StaleEpochError. The epoch is durable when it returns.
-func (m *Mirror) Accept(epoch uint64) (first bool, err error) {
-	switch {
-	case epoch < m.epoch || epoch == 0:
-		return false, &StaleEpochError{epoch, m.epoch}
-	case epoch == m.epoch:
-		return false, nil
+func (m *Mirror) note(p Position) error {
+	if err := p.Write(m.root); err != nil {
+		return fmt.Errorf("note the position of the mirror: %w", err)
 	}
-	f, name, err := m.stage()
-	if err != nil {
-		return false, err
-	}
-	_, err = f.WriteString(strconv.FormatUint(epoch, 10) + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = m.root.Rename(name, epochFile)
-	}
-	if err == nil {
-		err = m.syncDirectory(Own)
-	}
-	if err != nil {
-		return false, fmt.Errorf("note epoch %d: %w", epoch, err)
-	}
-	m.epoch = epoch
-	return true, nil
+	m.position = p
+	return nil
 }
 
 // stage creates an empty file that nobody sees yet.
@@ -169,8 +159,8 @@ func (m *Mirror) stage() (f *os.File, name string, err error) {
 }
 
 // syncDirectory makes the names in a directory durable.
-func (m *Mirror) syncDirectory(path string) error {
-	d, err := m.root.Open(path)
+func syncDirectory(root *os.Root, path string) error {
+	d, err := root.Open(path)
 	if err != nil {
 		return err
 	}

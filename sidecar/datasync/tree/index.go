@@ -141,6 +141,7 @@ func read(f io.Reader) (*Tree, error) {
 	d.tree.root = root
 	root.adopt()
 	d.tree.regroup(d.tree.enlink(root))
+	d.tree.regrouped = nil
 	return d.tree, nil
 }
 

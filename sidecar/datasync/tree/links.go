@@ -57,9 +57,40 @@ func (t *Tree) regroup(inodes []uint64) {
 	slices.Sort(inodes)
 	for _, inode := range slices.Compact(inodes) {
 		if len(t.inodes[inode]) > 0 {
-			regroup(t.inodes[inode])
+			t.regroupNames(t.inodes[inode])
 		}
 	}
+}
+
+// regroupNames settles the names of one inode and remembers those that changed.
+func (t *Tree) regroupNames(names []*node) {
+	before := make([]identity, len(names))
+	for i, n := range names {
+		before[i] = n.identity()
+	}
+	regroup(names)
+	for i, n := range names {
+		if n.identity() != before[i] {
+			if t.regrouped == nil {
+				t.regrouped = map[*node]bool{}
+			}
+			t.regrouped[n] = true
+		}
+	}
+}
+
+// identity is what a name takes over from its group.
+type identity struct {
+	link               string
+	mtime, ctime, size int64
+	hash               Hash
+	mode               uint16
+	account            *account
+	unsettled          bool
+}
+
+func (n *node) identity() identity {
+	return identity{n.link(), n.mtime, n.ctime, n.size, n.hash, n.mode, n.account, n.has(unsettled)}
 }
 
 func regroup(names []*node) {

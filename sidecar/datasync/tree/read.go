@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/zeebo/blake3"
 )
@@ -59,8 +60,16 @@ func (w *walker) file(ctx context.Context, dir int, path, name string, old *node
 
 // readAll takes jobs until there are no more. The error is the context's.
 func (w *walker) readAll(ctx context.Context) error {
-	r := &reader{walker: w, sum: blake3.New(), buf: make([]byte, 128<<10)}
+	var r *reader
 	for j := range w.jobs {
+		if r == nil { // most walks of one path read nothing
+			r = readers.Get().(*reader)
+			r.walker = w
+			defer func() {
+				r.walker = nil
+				readers.Put(r)
+			}()
+		}
 		err := r.read(ctx, j)
 		j.file.Close() // it was only read
 		if err != nil {
@@ -69,6 +78,8 @@ func (w *walker) readAll(ctx context.Context) error {
 	}
 	return nil
 }
+
+var readers = sync.Pool{New: func() any { return &reader{sum: blake3.New(), buf: make([]byte, 128<<10)} }}
 
 type reader struct {
 	*walker

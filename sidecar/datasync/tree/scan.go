@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Options may be zero.
@@ -51,7 +52,8 @@ func NewScanner(root *os.File, o Options) (*Scanner, error) {
 type Extent int
 
 const (
-	Itself  Extent = iota // a directory's own entry
+	Itself  Extent = iota // a directory's own entry; of one that is not known, all
+	Alone                 // the same; one that is not known is taken to be empty
 	Listing               // and what lies right in it
 	Subtree               // and all below
 )
@@ -77,18 +79,27 @@ func (s *Scanner) Scan(ctx context.Context, previous *Tree) (*Tree, Problems, er
 	}
 	t.root.adopt()
 	t.regroup(t.enlink(t.root))
+	t.regrouped = nil
 	return t, problems, nil
+}
+
+// Updated says what an update has looked at.
+type Updated struct {
+	// Top is the path: the one that was asked for, or the highest directory above it that the tree did not know, or that is not the one
+	// any more that the tree knew. All below it was looked at then, too.
+	Top      string
+	Problems Problems
 }
 
 // Update looks at one path again and brings the tree up to date, in place, along with the directory around it and the other
 // names of the same inode. What is gone is taken out; a directory that the tree does not know is scanned whole, whatever the
 // extent, and so is the one around it where that is unknown, too. After an error the tree is as it was.
-func (s *Scanner) Update(ctx context.Context, t *Tree, path string, extent Extent) (Problems, error) {
+func (s *Scanner) Update(ctx context.Context, t *Tree, path string, extent Extent) (Updated, error) {
 	return s.update(ctx, t, path, extent, nil)
 }
 
 // Adopt is Update for a file whose content the caller has just written and knows: it is not read.
-func (s *Scanner) Adopt(ctx context.Context, t *Tree, path string, content Hash) (Problems, error) {
+func (s *Scanner) Adopt(ctx context.Context, t *Tree, path string, content Hash) (Updated, error) {
 	return s.update(ctx, t, path, Itself, &content)
 }
 
@@ -123,12 +134,42 @@ func (s *Scanner) Stat(ctx context.Context, path string) (Entry, error) {
 	return n.entry(path), nil
 }
 
-func (s *Scanner) update(ctx context.Context, t *Tree, path string, extent Extent, known *Hash) (Problems, error) {
+// Open opens a file of the tree for reading; what else lies at the path is fs.ErrNotExist. The time of access is left alone where the
+// kernel lets us.
+func (s *Scanner) Open(path string) (*os.File, error) {
+	fail := func(err error) (*os.File, error) { return nil, fmt.Errorf("open %q: %w", path, err) }
+	if !Valid(path) || path == "." || s.options.Policy.Ignored(path) {
+		return fail(fs.ErrNotExist)
+	}
+	dir, name := split(path)
+	d, err := s.descend(dir)
+	if err != nil {
+		return fail(err)
+	}
+	defer d.Close()
+	f, err := openFile(int(d.Fd()), name)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a symlink, a socket
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return fail(err)
+	}
+	st, err := statOpen(int(f.Fd()))
+	if err == nil && kindOf(st) != File {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return fail(errors.Join(err, f.Close()))
+	}
+	return f, nil
+}
+
+func (s *Scanner) update(ctx context.Context, t *Tree, path string, extent Extent, known *Hash) (Updated, error) {
 	if !Valid(path) {
-		return Problems{}, fmt.Errorf("look at %q: not a path within the tree", path)
+		return Updated{}, fmt.Errorf("look at %q: not a path within the tree", path)
 	}
 	if s.options.Policy.Ignored(path) {
-		return Problems{}, nil
+		return Updated{Top: path}, nil
 	}
 	for dir, _ := split(path); dir != "" && dir != "."; dir, _ = split(dir) {
 		if n := t.at(dir); n == nil || n.kind != Directory || n.has(unsettled) {
@@ -136,7 +177,8 @@ func (s *Scanner) update(ctx context.Context, t *Tree, path string, extent Exten
 		}
 	}
 	if path == "." {
-		return s.updateRoot(ctx, t, extent)
+		problems, err := s.updateRoot(ctx, t, extent)
+		return Updated{path, problems}, err
 	}
 	dir, name := split(path)
 	d, err := s.descend(dir)
@@ -152,10 +194,10 @@ func (s *Scanner) update(ctx context.Context, t *Tree, path string, extent Exten
 		return err
 	})
 	if err != nil {
-		return problems, err
+		return Updated{path, problems}, err
 	}
 	t.graft(parent, name, n)
-	return problems, s.retouch(t, parent, d)
+	return Updated{path, problems}, s.retouch(t, parent, d)
 }
 
 // retouch brings a directory's own entry up to date: its mtime changes with every name in it.

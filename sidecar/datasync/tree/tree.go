@@ -13,6 +13,8 @@ type Tree struct {
 	root     *node // never nil
 	accounts map[account]*account
 	inodes   map[uint64][]*node // files and symlinks; nil until one has two names
+	// regrouped: see TakeRegrouped. It grows with the tree at most.
+	regrouped map[*node]bool
 }
 
 func newTree() *Tree {
@@ -51,6 +53,56 @@ func (t *Tree) Lookup(path string) (e Entry, found bool) {
 		t.freshen()
 	}
 	return n.entry(path), true
+}
+
+// Peek is Lookup without the digests of directories, whose Hash is worth nothing then; it costs the same in any tree.
+func (t *Tree) Peek(path string) (e Entry, found bool) {
+	if !Valid(path) {
+		return Entry{}, false
+	}
+	n := t.at(path)
+	if n == nil {
+		return Entry{}, false
+	}
+	return n.entry(path), true
+}
+
+// TakeRegrouped returns the paths whose entries have changed since the last call because another name of their inode did, or came, or
+// went; of a path that was updated itself it may tell, too.
+func (t *Tree) TakeRegrouped() []string {
+	paths := make([]string, 0, len(t.regrouped))
+	for n := range t.regrouped {
+		if path := n.path(); t.at(path) == n { // else it has left the tree
+			paths = append(paths, path)
+		}
+	}
+	t.regrouped = nil
+	slices.Sort(paths)
+	return paths
+}
+
+// OtherNames are the paths of the same inode within the tree but path itself, sorted.
+func (t *Tree) OtherNames(path string) (all []string) {
+	n := t.at(path)
+	if n == nil || !n.has(linked) || t.inodes == nil {
+		return nil
+	}
+	for _, o := range t.inodes[n.inode] {
+		if o != n && o.has(linked) && o.kind == n.kind {
+			all = append(all, o.path())
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Below is every entry at and below a path, without the digests of directories. The tree must not change meanwhile.
+func (t *Tree) Below(path string) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		if Valid(path) {
+			t.at(path).each(path, func(at string, n *node) bool { return yield(n.entry(at)) })
+		}
+	}
 }
 
 // List is the entries of one directory without itself, by name; nothing where there is no such directory.

@@ -146,6 +146,11 @@ func (w *walker) fill(ctx context.Context, d *os.File, path string, n, old *node
 	case extent == Itself && known:
 		n.more.children = old.children()
 		return nil
+	case extent == Alone:
+		if known {
+			n.more.children = old.children()
+		}
+		return nil
 	case !known:
 		extent = Subtree
 	}

@@ -1,0 +1,327 @@
+//go:build linux
+
+package datasync
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"understudy/sidecar/datasync/tree"
+	"understudy/sidecar/datasync/wire"
+)
+
+// todo is what makes the mirror equal to the tree. Paths may be in it twice; send.go orders it.
+type todo struct {
+	makes     []string             // directories, those above before those below
+	files     []string             // files and symbolic links
+	names     []string             // further names of files
+	describes []string             // files of which only the metadata changed
+	removes   []string             // nothing
+	sets      map[string]bool      // directories, whose own entry comes last
+	kept      map[string]bool      // of files and removes: the mirror's version goes to lost+found
+	gone      map[tree.Hash]string // files that may have moved, by content
+	lost      int                  // entries that may be gone
+}
+
+func (d *todo) bring(e tree.Entry) {
+	if e.Link != "" {
+		d.names = append(d.names, e.Path)
+	} else {
+		d.files = append(d.files, e.Path)
+	}
+	d.touch(path.Dir(e.Path))
+}
+
+func (d *todo) remove(at string) {
+	d.removes = append(d.removes, at)
+	d.touch(path.Dir(at))
+}
+
+// keep lets the mirror's version of a path go to lost+found.
+func (d *todo) keep(at string) {
+	if d.kept == nil {
+		d.kept = map[string]bool{}
+	}
+	d.kept[at] = true
+}
+
+// touch lets a directory's own entry be sent, because something changed in it, here or there.
+func (d *todo) touch(dir string) {
+	if d.sets == nil {
+		d.sets = map[string]bool{}
+	}
+	d.sets[dir] = true
+}
+
+// worthTaking is from which size on it is looked for a file that was moved, in bytes: below, its content is sent as quickly.
+const worthTaking = 4 << 10
+
+// leave notes the content of what is about to be removed, in case that it was moved.
+func (d *todo) leave(e tree.Entry) {
+	if e.Kind != tree.File || e.Unsettled || e.Link != "" || e.Size < worthTaking {
+		return
+	}
+	if d.gone == nil {
+		d.gone = map[tree.Hash]string{}
+	}
+	d.gone[e.Hash] = e.Path
+}
+
+// window is how many directories are asked for at once.
+const window = 64
+
+// compare finds out in what the mirror differs at and below a directory of the tree. The answers come in the order of the questions, so
+// many are on their way at once.
+func (s *sourceSession) compare(ctx context.Context, top string) error {
+	queue, asked := []string{top}, 0
+	s.todo.touch(top)
+	for len(queue) > 0 {
+		for ; asked < len(queue) && asked < window; asked++ {
+			s.inbox.ask()
+			if err := s.w.Write(&wire.Ask{Path: queue[asked]}); err != nil {
+				return fmt.Errorf("ask the mirror: %w", err)
+			}
+		}
+		if err := s.w.Flush(); err != nil {
+			return fmt.Errorf("ask the mirror: %w", err)
+		}
+		l, err := s.inbox.listed(ctx)
+		if err != nil {
+			return err
+		}
+		dir := queue[0]
+		queue, asked = queue[1:], asked-1
+		if l.path != dir {
+			return fmt.Errorf("%w: %q for %q", wire.ErrMalformed, l.path, dir)
+		}
+		queue = append(queue, s.compareOne(dir, l.children)...)
+	}
+	return nil
+}
+
+// compareOne notes what one directory needs, and returns those in it that must be looked into.
+func (s *sourceSession) compareOne(dir string, mirror []tree.Child) (descend []string) {
+	kinds := make(map[string]tree.Kind, len(mirror))
+	for _, c := range mirror {
+		kinds[c.Name] = c.Kind
+	}
+	for _, f := range tree.Compare(s.tree.Children(dir), mirror) {
+		at := f.Name
+		if dir != "." {
+			at = dir + "/" + f.Name
+		}
+		if s.found(at, f.Verdict, kinds[f.Name]) && f.Descend {
+			descend = append(descend, at)
+		}
+	}
+	return descend
+}
+
+// found notes what one name needs, and says whether it is a directory on both sides afterwards.
+func (s *sourceSession) found(at string, v tree.Verdict, mirror tree.Kind) bool {
+	d := &s.todo
+	e, _ := s.tree.Peek(at)
+	switch v {
+	case tree.Held:
+		s.later(at, "it cannot be read here")
+		return false
+	case tree.Extra:
+		if s.first {
+			d.keep(at)
+		}
+		d.remove(at)
+		return false
+	case tree.Contents:
+		return true
+	}
+	another := v == tree.Missing || mirror != e.Kind
+	if s.first && v == tree.Differs && (another || e.Kind != tree.Directory) {
+		d.keep(at)
+	}
+	if e.Kind != tree.Directory {
+		d.bring(e)
+		return false
+	}
+	if another {
+		d.makes = append(d.makes, at)
+		d.touch(path.Dir(at))
+	}
+	d.touch(at)
+	return true
+}
+
+// change looks at a path that has changed.
+func (s *sourceSession) change(ctx context.Context, at string, extent tree.Extent) error {
+	old, had := s.tree.Peek(at)
+	if had {
+		s.leaves(old)
+	}
+	dir := path.Dir(at)
+	above, _ := s.tree.Peek(dir)
+	u, err := s.scan.Update(ctx, s.tree, at, extent)
+	if err != nil {
+		return fmt.Errorf("look at %q: %w", at, err)
+	}
+	s.warn(u.Problems)
+	if now, found := s.tree.Peek(dir); found && now.Sum() != above.Sum() {
+		s.todo.touch(dir)
+	}
+	if u.Top != at || extent != tree.Itself {
+		return s.whole(ctx, u.Top)
+	}
+	now, has := s.tree.Peek(at)
+	forced := s.waiting[at] != nil
+	switch {
+	case !has && !had && !forced:
+	case had && has && !forced && !now.Unsettled && !old.Unsettled && now.Kind == old.Kind:
+		s.differs(old, now)
+	default:
+		return s.whole(ctx, at)
+	}
+	return nil
+}
+
+// leaves notes what may be about to go. That it looks at the disk before the scanner does is only to spare it directories that stay.
+func (s *sourceSession) leaves(e tree.Entry) {
+	if e.Kind == tree.Directory {
+		if _, err := os.Lstat(filepath.Join(s.set.Root, e.Path)); err == nil {
+			return
+		}
+	}
+	for below := range s.tree.Below(e.Path) {
+		s.todo.leave(below)
+		s.todo.lost++
+	}
+}
+
+// differs notes what has become of an entry whose kind is the same.
+func (s *sourceSession) differs(old, now tree.Entry) {
+	if now.Sum() == old.Sum() {
+		return // nothing that is mirrored
+	}
+	switch {
+	case now.Kind == tree.Directory:
+		s.todo.touch(now.Path)
+	case now.Kind == tree.File && now.Hash == old.Hash && now.Size == old.Size && now.Link == old.Link:
+		s.todo.describes = append(s.todo.describes, now.Path)
+	default:
+		s.todo.bring(now)
+	}
+}
+
+// whole lets the mirror get all that the tree has at a path, whatever is there.
+func (s *sourceSession) whole(ctx context.Context, at string) error {
+	delete(s.waiting, at)
+	e, found := s.tree.Peek(at)
+	switch {
+	case !found:
+		s.todo.remove(at)
+		return nil
+	case e.Unsettled:
+		s.later(at, "it cannot be read here")
+		return nil
+	case e.Kind != tree.Directory:
+		s.todo.bring(e)
+		for _, other := range s.tree.OtherNames(at) { // it comes as a new inode
+			if o, _ := s.tree.Peek(other); !o.Unsettled {
+				s.todo.bring(o)
+			}
+		}
+		return nil
+	}
+	if at != "." {
+		s.todo.makes = append(s.todo.makes, at)
+		s.todo.touch(path.Dir(at))
+	}
+	return s.compare(ctx, at)
+}
+
+// regrouped sends the other names of inodes of which one has changed.
+func (s *sourceSession) regrouped() {
+	for _, at := range s.tree.TakeRegrouped() {
+		if e, found := s.tree.Peek(at); found && !e.Unsettled {
+			s.todo.bring(e)
+		} else if found {
+			s.later(at, "it cannot be read here")
+		}
+	}
+}
+
+// hold keeps paths back that must come after others (tree.Policy.Last) until everything that happened before has been told.
+func (s *sourceSession) hold(paths []string) error {
+	more := false
+	for _, at := range paths {
+		if s.set.Policy.Rank(at) > 0 && !s.held[at] {
+			if s.held == nil {
+				s.held = map[string]bool{}
+			}
+			s.held[at], more = true, true
+		}
+	}
+	if !more {
+		return nil
+	}
+	n, err := s.watch.Barrier()
+	s.holding = n
+	return err
+}
+
+// release looks at what was kept back.
+func (s *sourceSession) release(ctx context.Context) error {
+	held := s.held
+	s.held, s.holding = nil, 0
+	for at := range held {
+		if err := s.change(ctx, at, tree.Itself); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shrinkage is how many entries the tree had when a minute began: what is removed bit by bit is removed.
+type shrinkage struct {
+	began time.Time
+	had   tree.Totals
+}
+
+// rails refuses to go on when the source looks like one that was lost. The error is a *tree.Refusal.
+func (s *sourceSession) rails(had tree.Totals) error {
+	root, err := openRoot(s.set)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	marker, err := marked(root, s.set)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	has := s.tree.Totals(".")
+	deletes := tree.Totals{Files: max(had.Entries()-has.Entries(), 0)}
+	if err := (tree.Situation{Marker: marker, Source: has, Mirror: had, Deletes: deletes, Allowed: s.allowed}).Check(); err != nil {
+		return err
+	}
+	s.allowed = 0
+	return nil
+}
+
+// visible is from how many entries on a shrinking directory is looked at while it is followed. Below it a person sees at a glance what
+// happened, and the trash holds it.
+const visible = 20
+
+// shrunk is rails for what is removed while it is followed. Counting all entries takes time, so it is done only when enough may be gone.
+func (s *sourceSession) shrunk(began time.Time) error {
+	if began.Sub(s.minute.began) > time.Minute {
+		s.minute, s.removed = shrinkage{began, s.tree.Totals(".")}, 0
+	}
+	s.removed += s.todo.lost
+	if n := s.minute.had.Entries(); n < visible || 2*s.removed <= n {
+		return nil
+	}
+	return s.rails(s.minute.had)
+}
