@@ -8,10 +8,12 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"understudy/bootstrap/command"
 	"understudy/bootstrap/role"
+	"understudy/sidecar/admin"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/mailjournal"
 	"understudy/sidecar/peerlink"
@@ -154,6 +156,21 @@ func readRole(conn net.Conn) (string, error) {
 	}
 	return string(name), conn.SetReadDeadline(time.Time{})
 }
+
+// state is how the journal of this node's role goes. Nil: none runs here.
+func (j *journals) state() *admin.Journal {
+	if j.service == nil {
+		return nil
+	}
+	st, runs := j.service.State()
+	if !runs {
+		return nil
+	}
+	return &admin.Journal{Open: st.Open, Second: st.Second, Refusing: oneLine(st.Refusing), Behind: append([]string{}, st.Behind...)}
+}
+
+// oneLine joins what several members said.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
 
 // close ends the journals after their last stream.
 func (j *journals) close() error {
