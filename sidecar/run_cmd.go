@@ -170,7 +170,7 @@ func (n *node) run(ctx context.Context) (err error) {
 		Peers: n.cfg.Peers, Port: p.port, LeaveWithin: leaveWithin, Log: n.log,
 	}, world)
 	if err == nil {
-		p.loop = loop
+		p.loop, p.snapshot = loop, loop.Snapshot
 		err = p.serve(work, g, loop)
 	}
 	if err != nil {

@@ -22,7 +22,9 @@ import (
 	"understudy/sidecar/decide"
 	"understudy/sidecar/dns"
 	"understudy/sidecar/keepalive"
+	"understudy/sidecar/mailjournal"
 	"understudy/sidecar/names"
+	"understudy/sidecar/peerlink"
 	"understudy/sidecar/reconcile"
 	"understudy/sidecar/units"
 	"understudy/sidecar/wallclock"
@@ -39,8 +41,12 @@ type parts struct {
 	port      uint16 // of everybody's beats
 	book      *book  // nil: there is no ledger
 	clock     wallclock.Clock
-	loop      *reconcile.Loop // set before it runs
-	joinPort  uint16          // of everybody
+	loop      *reconcile.Loop // set before it runs, with its Snapshot
+	snapshot  func() (decide.Policy, decide.View, decide.Decision, time.Time)
+	joinPort  uint16 // of everybody
+	links     *peerlink.Links
+	dataPort  uint16 // of everybody; zero: there are no streams
+	journals  *journals
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.
@@ -54,8 +60,11 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	bus := &units.Systemd{}
 	g.Go(func() error { <-ctx.Done(); return bus.Close() })
 	jobs := units.New(p.log, bus, units.Timeouts{})
+	if p.journals, err = p.newJournals(jobs); err != nil {
+		return reconcile.World{}, err
+	}
 	if len(p.role.PrimaryUnits) > 0 {
-		w.Units = primaryUnits{jobs, p.role}
+		w.Units = primaryUnits{jobs, p.role, p.journals.service}
 	}
 	h := newDutyHealth(ctx, g, p.log, p.role, jobs)
 	w.Health, w.Duty = h.result, h.duty
@@ -145,23 +154,33 @@ func (p *parts) drain(ctx context.Context, _ string) error {
 	return nil
 }
 
-// primaryUnits are the units of the one role that this node plays.
+// primaryUnits are the units of the one role that this node plays, behind its mail journal if it has one.
 type primaryUnits struct {
-	jobs *units.Units
-	role role.Role
+	jobs    *units.Units
+	role    role.Role
+	journal *mailjournal.Service // nil: none
 }
 
-func (u primaryUnits) Start(ctx context.Context, name string) error {
+// Start keeps units that do not run yet down for as long as the journal cannot: mail would be taken that one machine has.
+func (u primaryUnits) Start(ctx context.Context, name string, epoch uint64) error {
+	if u.journal != nil {
+		if err := u.journal.Start(ctx, epoch); err != nil {
+			return fmt.Errorf("no mail is taken without its journal: %w", err)
+		}
+	}
 	return u.jobs.Start(ctx, name, u.role.PrimaryUnits)
 }
 
 func (u primaryUnits) Stop(ctx context.Context, name string) error {
-	return u.jobs.Stop(ctx, name, u.role.PrimaryUnits)
+	if err := u.jobs.Stop(ctx, name, u.role.PrimaryUnits); err != nil || u.journal == nil {
+		return err
+	}
+	return u.journal.Stop()
 }
 
 func (u primaryUnits) State(ctx context.Context, _ string) (decide.UnitReading, error) {
 	s, err := u.jobs.State(ctx, u.role.PrimaryUnits)
-	return decide.UnitReading{Running: s.Running, All: s.All}, err
+	return decide.UnitReading{Running: s.Running, All: s.All && (u.journal == nil || u.journal.Serves())}, err
 }
 
 // hire makes the provider's client, if the node has a token for it.

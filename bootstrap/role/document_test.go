@@ -36,8 +36,8 @@ var syntax = []struct{ claim, input, want string }{
 	{"a line end of old at the end", "a: b\r", "f:1:5: the control character U+000D has no place here"},
 	{"a line separator", "a: b\u2028c: d\n", "f:1:5: the control character U+2028 has no place here"},
 	{"a paragraph separator", "a: b\u2029c: d\n", "f:1:5: the control character U+2029 has no place here"},
-	{"two documents", valid + "---\ncluster: other\n", "f:38:1: a second document begins here; roles.yaml is one document"},
-	{"a second document that is broken", valid + "---\na: [\n", "f:39: not YAML: did not find expected node content"},
+	{"two documents", valid + "---\ncluster: other\n", "f:39:1: a second document begins here; roles.yaml is one document"},
+	{"a second document that is broken", valid + "---\na: [\n", "f:40: not YAML: did not find expected node content"},
 	{"no more than can be", "#" + strings.Repeat("x", maxBytes-1), "f: is empty: it must say cluster, domain, provider and roles"},
 	{"too much", "#" + strings.Repeat("x", maxBytes), "f: has 262145 bytes; more than 262144 cannot be a roster"},
 }
@@ -74,11 +74,11 @@ func TestAnAliasIsToldOnce(t *testing.T) {
 	want := `f:9:19: the anchor &m is refused: write things out where they belong
 f:24:58: the anchor &l is refused: write things out where they belong
 f:24:73: the anchor &n is refused: write things out where they belong
-f:32:12: the alias *l is refused: write it out
-f:36:23: the alias *m is refused: write it out
-f:37:17: the anchor &d is refused: write things out where they belong
-f:37:41: the alias *n is refused: write it out
-f:37:63: the alias *d is refused: write it out`
+f:33:12: the alias *l is refused: write it out
+f:37:23: the alias *m is refused: write it out
+f:38:17: the anchor &d is refused: write things out where they belong
+f:38:41: the alias *n is refused: write it out
+f:38:63: the alias *d is refused: write it out`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

@@ -14,7 +14,8 @@ type Fact struct {
 	Names        []string            `json:"names"`
 	Data         []Data              `json:"data"`
 	PrimaryUnits []string            `json:"primary_units"`
-	Roles        map[string]RoleFact `json:"roles"` // every role, by name
+	Journal      *Journal            `json:"journal"` // of this role; null: none
+	Roles        map[string]RoleFact `json:"roles"`   // every role, by name
 }
 
 // RoleFact is what every node may know of every role.
@@ -38,6 +39,7 @@ func (r Roster) Fact(hostname string) (Fact, error) {
 		Names:        list(role.Names),
 		Data:         list(role.Data),
 		PrimaryUnits: list(role.PrimaryUnits),
+		Journal:      role.Journal.fact(),
 		Roles:        make(map[string]RoleFact, len(r.Roles)),
 	}
 	for _, other := range r.Roles {
@@ -54,6 +56,16 @@ func (a *Address) fact() *Address {
 	}
 	c := *a
 	c.Names = list(a.Names)
+	return &c
+}
+
+// fact returns a copy.
+func (j *Journal) fact() *Journal {
+	if j == nil {
+		return nil
+	}
+	c := *j
+	c.Domains = list(j.Domains)
 	return &c
 }
 

@@ -27,6 +27,8 @@ type parser struct {
 	names  []value          // published, relative to the domain
 	zones  []value
 	needs  []need
+
+	journals []journal
 }
 
 // need is one dependency between roles, and where the file states it.
@@ -61,6 +63,7 @@ func (p *parser) roster(v value) Roster {
 	p.checkDomain(r.Domain, at.of("domain"))
 	p.checkRoleNames(r.Roles)
 	p.checkNeeds(r.Roles)
+	p.checkJournals(r.Domain)
 	return r
 }
 

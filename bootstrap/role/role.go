@@ -85,6 +85,8 @@ type Role struct {
 	// never starts them.
 	PrimaryUnits []string
 
+	Journal *Journal // nil: the role's units take no mail that must not be lost
+
 	Health        Health // of a node that serves; with HasPrimary, of the primary
 	StandbyHealth Health // of the other node of a role with HasPrimary
 	Needs         []Need
@@ -113,7 +115,37 @@ type Address struct {
 type Data struct {
 	Path  string `json:"path"`            // absolute and clean
 	Owner string `json:"owner,omitempty"` // user name; empty: left as it is
+	Kind  Kind   `json:"kind"`
 }
+
+// Kind says what a directory holds, and so what of it is mirrored, and in which order.
+type Kind string
+
+// The kinds there are.
+const (
+	Plain   Kind = "plain"   // every file is as good as the next; the default
+	Maildir Kind = "maildir" // what a mail server makes anew from the messages stays where it was made
+	Apt     Kind = "apt"     // packages arrive before the index that names them
+)
+
+// Journal says where the sidecar and a mail server meet, so that mail is accepted only when two machines have it. Both
+// addresses are on loopback, and different.
+type Journal struct {
+	Milter        netip.AddrPort `json:"milter"`         // where the sidecar is asked about each message
+	SMTP          netip.AddrPort `json:"smtp"`           // where the mail server takes, without asking, what the sidecar kept
+	Maildirs      string         `json:"maildirs"`       // holds DOMAIN/USER/Maildir; one of the role's data, or in one of them
+	Domains       []string       `json:"domains"`        // those whose mailboxes are there; at least one
+	WithoutSecond WithoutSecond  `json:"without_second"` // where no other machine takes a copy
+}
+
+// WithoutSecond says what becomes of mail while no other machine can keep a copy.
+type WithoutSecond string
+
+// The two answers to mail of which there would be one copy only.
+const (
+	Defer  WithoutSecond = "defer"  // the sender is asked to try again later; the default
+	Accept WithoutSecond = "accept" // it is taken, and lost with this machine until the mirror has it
+)
 
 // Health says when a node serves: all of it must hold. The zero Health asks for nothing.
 type Health struct {

@@ -74,6 +74,10 @@ func holds(t testing.TB, r Roster) {
 		if n := len(role.Nodes); n < 2 && !role.Alone || n > 1 && role.Alone || n == 0 || n > 2 && len(role.Data) > 0 {
 			t.Errorf("role %s has %d nodes: %+v", role.Name, n, role)
 		}
+		if j := role.Journal; j != nil && (len(role.Data) == 0 || len(role.PrimaryUnits) == 0 || j.Maildirs == "" || len(j.Domains) == 0 ||
+			!j.Milter.Addr().IsLoopback() || !j.SMTP.Addr().IsLoopback() || j.Milter == j.SMTP || j.WithoutSecond == "") {
+			t.Errorf("role %s has the journal %+v", role.Name, *j)
+		}
 		for _, node := range role.Nodes {
 			if other, taken := owner[node]; taken {
 				t.Errorf("%s belongs to %s and %s", node, other, role.Name)
@@ -119,13 +123,15 @@ func TestEveryKeyArrivesInTheRoster(t *testing.T) {
 			}, {
 				Name: "mail", Nodes: []string{"mx-a", "mx-b"},
 				Address:       &Address{VIP: netip.MustParsePrefix("10.0.0.10/24"), Interface: "eth1", Names: []string{"mail"}, MX: 10},
-				Data:          []Data{{Path: "/var/vmail", Owner: "vmail"}, {Path: "/srv/mail"}},
+				Data:          []Data{{Path: "/var/vmail", Owner: "vmail", Kind: Plain}, {Path: "/srv/mail", Kind: Maildir}},
 				PrimaryUnits:  []string{"postfix.service", "dovecot.service"},
 				Health:        Health{TCP: []string{"127.0.0.1:25", "[::1]:993"}},
 				StandbyHealth: Health{Units: []string{"ssh.service"}},
 				Drain:         []string{"/usr/local/sbin/drain", "now"},
+				Journal: &Journal{Milter: netip.MustParseAddrPort("127.0.0.1:8892"), SMTP: netip.MustParseAddrPort("[::1]:26"),
+					Maildirs: "/var/vmail/in", Domains: []string{"a.example", "b.example"}, WithoutSecond: Accept},
 			}, {
-				Name: "repo", Nodes: []string{"apt1"}, Names: []string{"apt"}, Data: []Data{{Path: "/srv/apt"}},
+				Name: "repo", Nodes: []string{"apt1"}, Names: []string{"apt"}, Data: []Data{{Path: "/srv/apt", Kind: Plain}},
 				Publish: "/usr/local/sbin/publish", Alone: true,
 			},
 		},
@@ -166,6 +172,16 @@ beachhead: {provider: hetzner}
 		t.Errorf("got %+v, want no ledger, no primary and no checks", got)
 	}
 	holds(t, got)
+}
+
+// A journal that says nothing is the usual one.
+func TestAJournalFindsItsMaildirsAndItsDomain(t *testing.T) {
+	text := valid[:strings.Index(valid, "    journal:")] + "    journal: {}\n" + valid[strings.Index(valid, "  repo:\n"):]
+	want := Journal{Milter: netip.MustParseAddrPort("127.0.0.1:8892"), SMTP: netip.MustParseAddrPort("127.0.0.1:10026"),
+		Maildirs: "/srv/mail", Domains: []string{"blog.example"}, WithoutSecond: Defer}
+	if got := parse(t, text).Roles[2].Journal; !reflect.DeepEqual(*got, want) {
+		t.Errorf("got %+v, want %+v", *got, want)
+	}
 }
 
 // The default timings have to pass the checks a file's own do.
@@ -247,6 +263,7 @@ func TestAFactSharesNothingWithTheRoster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fact.Journal.Maildirs, fact.Journal.Domains[0] = "x", "x"
 	fact.Members["mail"][0], fact.Address.Names[0], fact.Data[0].Path, fact.PrimaryUnits[0] = "x", "x", "x", "x"
 	fact.Roles["mail"].Nodes[0], fact.Roles["mail"].Address.Names[0], fact.Address.MX = "x", "x", 1
 	if !reflect.DeepEqual(roster, parse(t, valid)) {

@@ -33,6 +33,7 @@ func (p *parser) role(name string, v value) Role {
 		field{"names", optional, func(v value) { r.Names = p.published(v) }},
 		field{"data", optional, func(v value) { r.Data = p.data(v) }},
 		field{"primary_units", optional, func(v value) { r.PrimaryUnits = p.texts(v, isUnit, unitWanted) }},
+		field{"journal", optional, func(v value) { r.Journal = p.journal(v) }},
 		field{"health", optional, func(v value) { r.Health = p.health(v) }},
 		field{"standby_health", optional, func(v value) { r.StandbyHealth = p.health(v) }},
 		field{"needs", optional, func(v value) { r.Needs = p.needsOf(name, v) }},
@@ -42,6 +43,7 @@ func (p *parser) role(name string, v value) Role {
 	)
 	p.checkCount(r, at)
 	p.checkDuty(r, at)
+	p.checkJournal(r.Journal, r, at)
 	return r
 }
 
@@ -217,10 +219,11 @@ var reservedTrees = []string{
 func (p *parser) data(v value) []Data {
 	var all []Data
 	for _, item := range p.list(v) {
-		var d Data
+		d := Data{Kind: Plain}
 		at := p.mapping(item,
 			field{"path", required, func(v value) { d.Path = p.checked(v, isPath, pathWanted) }},
 			field{"owner", optional, func(v value) { d.Owner = p.checked(v, userName.MatchString, userNameWanted) }},
+			field{"kind", optional, func(v value) { d.Kind = Kind(p.oneOf(v, string(Maildir), string(Apt), string(Plain))) }},
 		)
 		if d.Path == "" {
 			continue

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -41,7 +42,25 @@ func (s *Server) status(r *http.Request) (Status, error) {
 	}
 	st := b.status().Dated(at, time.Now()).with(told)
 	st.Cluster, st.Checks = s.cfg.Cluster, checks
+	if s.cfg.Journal != nil {
+		st.journal(p.Self, s.cfg.Journal())
+	}
 	return st, nil
+}
+
+// journal adds what a node says of its mail journal.
+func (st *Status) journal(node string, j *Journal) {
+	i := slices.IndexFunc(st.Nodes, func(n Node) bool { return n.Name == node })
+	if j == nil || i < 0 {
+		return
+	}
+	st.Nodes[i].Journal = j
+	switch {
+	case j.Refusing != "":
+		st.Warnings = append(st.Warnings, fmt.Sprintf("%s accepts no mail: %s", node, j.Refusing))
+	case j.Second == "":
+		st.Warnings = append(st.Warnings, node+" accepts mail that no other machine has: nobody takes the second copy")
+	}
 }
 
 func (s *Server) checks() []Check {
@@ -125,6 +144,11 @@ func (st Status) with(others []told) Status {
 		if o.status == nil {
 			st.Mute = append(st.Mute, o.name)
 			continue
+		}
+		for _, n := range o.status.Nodes {
+			if n.Name == o.name {
+				st.journal(o.name, n.Journal)
+			}
 		}
 		theirs := func(s Step) bool { return s.Node == o.name }
 		own := slices.DeleteFunc(slices.Clone(o.status.Doing), func(s Step) bool { return !theirs(s) })

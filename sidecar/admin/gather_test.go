@@ -27,6 +27,7 @@ func onPeer(t *testing.T, name string, w *world, checks ...health.Check) string 
 	}
 	s := newServer(t, b)
 	s.cfg.Checks = func() []health.Check { return checks }
+	s.cfg.Journal = func() *Journal { return w.journal }
 	cert, err := s.cfg.Authority.Node(name)
 	if err != nil {
 		t.Fatal(err)
@@ -109,5 +110,36 @@ func TestANodesOwnChecksAreTold(t *testing.T) {
 	}
 	if want := "lb1 is unhealthy: unit haproxy.service: flaps: 6 changes in a minute and tcp 127.0.0.1:80"; len(st.Why) != 1 || !strings.HasSuffix(st.Why[0], want) {
 		t.Errorf("got %q, want %q", st.Why, want)
+	}
+}
+
+// A primary's mail journal is known to itself, and to whoever asks it.
+func TestAMailJournalIsToldByTheNodeThatHasIt(t *testing.T) {
+	refusing, alone := calm(), calm()
+	refusing.journal = &Journal{Open: 3, Refusing: "no other machine takes the second copy", Behind: []string{"mail1"}}
+	alone.journal = &Journal{Open: 1, Behind: []string{}}
+	b := newBackend()
+	b.world = calm()
+	s := newServer(t, b)
+	s.cfg.Journal = func() *Journal { return &Journal{Open: 12, Second: "web1", Behind: []string{}} } // of another role, for this test
+	addrs := map[string]string{"mail1": onPeer(t, "mail1", refusing), "mail2": onPeer(t, "mail2", alone)}
+	s.cfg.Peers = func() map[string]string { return addrs }
+	st, err := serveOn(t, s).StatusOfAll(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var with []Node
+	for _, n := range st.Nodes {
+		if n.Journal != nil {
+			with = append(with, n)
+		}
+	}
+	golden(t, "journal.nodes.json", asJSON(t, with))
+	want := []string{
+		"mail1 accepts no mail: no other machine takes the second copy",
+		"mail2 accepts mail that no other machine has: nobody takes the second copy",
+	}
+	if !slices.Equal(st.Warnings, want) {
+		t.Errorf("warnings: got %q, want %q", st.Warnings, want)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
 	"understudy/bootstrap/secrets"
@@ -119,6 +120,19 @@ func (a *Authority) Client(own tls.Certificate) *tls.Config { return clientConfi
 
 func clientConfig(own tls.Certificate, roots *x509.CertPool) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own}, RootCAs: roots, ServerName: serverName}
+}
+
+// NodeName is the member at the other end of a verified connection, whichever side dialled. An operator is none.
+func NodeName(state tls.ConnectionState) (string, error) {
+	if len(state.VerifiedChains) == 0 || len(state.PeerCertificates) == 0 {
+		return "", errors.New("the other side has not proved who it is")
+	}
+	leaf := state.PeerCertificates[0]
+	// Both usages: an operator's certificate has one, and might bear any name.
+	if !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || !slices.Contains(leaf.DNSNames, serverName) || leaf.Subject.CommonName == "" {
+		return "", fmt.Errorf("the certificate of %.80q is no node's", leaf.Subject.CommonName)
+	}
+	return leaf.Subject.CommonName, nil
 }
 
 // WritePEM is a certificate of the authority as one file: certificate, authority, private key.

@@ -165,3 +165,38 @@ func TestAFileWithoutItsAuthorityIsRefused(t *testing.T) {
 		t.Error("read a certificate from nothing")
 	}
 }
+
+func TestAConnectionsOtherEndIsTheNodeOfItsCertificate(t *testing.T) {
+	a := authority(t, testKey)
+	shaken := func(client tls.Certificate) (tls.ConnectionState, tls.ConnectionState) {
+		t.Helper()
+		here, there := net.Pipe()
+		defer here.Close()
+		defer there.Close()
+		server, dialled := tls.Server(there, a.Server(peer(t, a))), tls.Client(here, a.Client(client))
+		done := make(chan error, 1)
+		go func() { done <- server.Handshake() }()
+		if err := errors.Join(dialled.Handshake(), <-done); err != nil {
+			t.Fatal(err)
+		}
+		return server.ConnectionState(), dialled.ConnectionState()
+	}
+	own, err := a.Node("web1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	atServer, atClient := shaken(own)
+	if got, err := NodeName(atServer); err != nil || got != "web1" {
+		t.Errorf("the server is called by %q, %v; want web1", got, err)
+	}
+	if got, err := NodeName(atClient); err != nil || got != "lb2" {
+		t.Errorf("the client is answered by %q, %v; want lb2", got, err)
+	}
+	atServer, _ = shaken(operator(t, a, time.Now(), time.Now().Add(time.Hour)))
+	if got, err := NodeName(atServer); err == nil {
+		t.Errorf("an operator passes for the node %q", got)
+	}
+	if got, err := NodeName(tls.ConnectionState{}); err == nil {
+		t.Errorf("nobody passes for the node %q", got)
+	}
+}

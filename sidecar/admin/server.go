@@ -28,6 +28,8 @@ type Config struct {
 	Authority *Authority
 	// Checks are the health checks of this node. Nil: there are none.
 	Checks func() []health.Check
+	// Journal is the mail journal that runs here; the result is nil where none does. Nil: the node's role has none.
+	Journal func() *Journal
 	// Peers says where other members' admin API is, as host:port by name. Whom it does not name is looked for at the private
 	// address that the member says or the ledger has, at Port. It may be nil.
 	Peers func() map[string]string

@@ -109,6 +109,21 @@ type Node struct {
 	Voting   bool     `json:"voting"`
 	Paused   bool     `json:"paused"`
 	ClockOff bool     `json:"clock_off"`
+	// Journal is the mail journal of the role's primary. It is known of the node that is asked, and of others where those were
+	// asked, too. Nil: there is none, or it is not known.
+	Journal *Journal `json:"journal,omitempty"`
+}
+
+// Journal is what keeps a primary's accepted mail on two machines.
+type Journal struct {
+	// Open is how many messages are not known to be mirrored or relayed: a takeover would look after them.
+	Open int `json:"open"`
+	// Second is the member that the second copies go to. Empty: nobody takes them.
+	Second string `json:"second"`
+	// Refusing is why senders are told to try again later. Empty: mail is accepted.
+	Refusing string `json:"refusing"`
+	// Behind are the members that may hold mail from before the last takeover and could not be asked yet.
+	Behind []string `json:"behind"`
 }
 
 // Serves says whether the node counts for redundancy.

@@ -27,6 +27,7 @@ type world struct {
 	policy   decide.Policy
 	view     decide.View
 	decision decide.Decision
+	journal  *Journal // nil: none runs
 }
 
 func calm() *world {

@@ -19,6 +19,7 @@
 //	listen: beats      UDP, [ADDRESS]:PORT                    default: :7946
 //	        admin      mutual TLS, or none                    default: :7747
 //	        join       newcomers' joins (TLS), or none        default: :7748, the same on every node
+//	        data       members' streams (TLS), or none        default: :7750, the same on every node
 //	        names      DNS on loopback, or none               default: 127.0.0.55:5354
 //	        metrics    plain HTTP on loopback, or none        default: none (the admin API has them, too)
 //	peers              {NODE: ADDRESS or ADDRESS:PORT}        default: found through ledger, provider and beats
@@ -71,7 +72,7 @@ type Config struct {
 
 // Listen says where the sidecar listens: ":PORT" or "ADDRESS:PORT". Empty: not at all, which Beats must not be.
 type Listen struct {
-	Beats, Admin, Join, Names, Metrics string
+	Beats, Admin, Join, Data, Names, Metrics string
 }
 
 // Provider changes where the provider is reached.
@@ -116,7 +117,7 @@ func Default() Config {
 	return Config{
 		State:    "/var/lib/understudy",
 		Socket:   "/run/understudy/admin.sock",
-		Listen:   Listen{Beats: ":7946", Admin: ":7747", Join: ":7748", Names: "127.0.0.55:5354"},
+		Listen:   Listen{Beats: ":7946", Admin: ":7747", Join: ":7748", Data: ":7750", Names: "127.0.0.55:5354"},
 		Metadata: "http://169.254.169.254/metadata/v1",
 		LogLevel: slog.LevelInfo,
 	}

@@ -38,6 +38,7 @@ func (c *Config) fields(r *reader) []field {
 		{"socket", r.text(&c.Socket)},
 		{"listen", r.section(
 			field{"beats", r.unlessNone(&c.Listen.Beats)}, field{"admin", r.unlessNone(&c.Listen.Admin)}, field{"join", r.unlessNone(&c.Listen.Join)},
+			field{"data", r.unlessNone(&c.Listen.Data)},
 			field{"names", r.unlessNone(&c.Listen.Names)}, field{"metrics", r.unlessNone(&c.Listen.Metrics)})},
 		{"peers", func(key string, n *yaml.Node) { r.later(func() { c.Peers = r.peers(key, n, c.Listen.Beats) }) }},
 		{"machine_id", r.text(&c.MachineID)},

@@ -164,6 +164,28 @@ func (c *Copies) Close() error {
 	return nil
 }
 
+// Ready returns the first holder that answers, and has told it of the epoch: so it would take a copy now, unless it is full.
+// The error is ErrNoHolder with what each said, or ErrDeposed.
+func (c *Copies) Ready(ctx context.Context) (node string, err error) {
+	errs := []error{ErrNoHolder}
+	for _, node := range c.Holders() {
+		err := c.with(ctx, node, c.tell)
+		if err == nil {
+			return node, nil
+		}
+		if errors.Is(err, ErrDeposed) || ctx.Err() != nil {
+			return "", err
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", node, err))
+	}
+	return "", errors.Join(errs...)
+}
+
+// tell lets a holder know the epoch, by closing an entry that nobody has.
+func (c *Copies) tell(ctx context.Context, l *Link) error {
+	return l.Finish(ctx, c.Epoch(), NewID(), Refused)
+}
+
 // Collect brings the open entries of all holders into the journal: the first act of a new primary. own is this node's
 // holder; nil if it has none. What cannot be read or reached is in the error, and does not keep the rest from being
 // collected: call it again until the error is nil, or the member that is away has been replaced. It returns the IDs that
@@ -171,27 +193,45 @@ func (c *Copies) Close() error {
 func (c *Copies) Collect(ctx context.Context, own *Holder, journal *Journal) ([]ID, error) {
 	var errs []error
 	if own != nil {
-		for _, m := range own.Pending() {
-			e, err := own.Read(c.Sealer, m.ID)
-			if err == nil {
-				// The machine it came from may be gone, so this one would have both copies.
-				err = c.adopt(ctx, journal, e, c)
-			}
-			if err != nil && !errors.Is(err, ErrUnknown) {
-				errs = append(errs, err)
-			}
-		}
+		_, err := c.CollectOwn(ctx, own, journal, c.Epoch())
+		errs = append(errs, err)
 	}
 	for _, node := range c.Holders() {
-		if err := c.collectFrom(ctx, node, journal); err != nil {
-			errs = append(errs, fmt.Errorf("collect mail from %s: %w", node, err))
-		}
+		_, err := c.CollectFrom(ctx, node, journal, c.Epoch())
+		errs = append(errs, err)
 	}
 	var ids []ID
 	for _, m := range journal.Pending() {
 		ids = append(ids, m.ID)
 	}
 	return slices.Clip(ids), errors.Join(errs...)
+}
+
+// CollectOwn brings what this node holds for primaries of epochs below before, and returns what the journal did not know.
+// It is whole when the error is nil. The copies stay open in the holder, which is to be told when an entry is closed.
+func (c *Copies) CollectOwn(ctx context.Context, own *Holder, journal *Journal, before uint64) (news []ID, err error) {
+	var errs []error
+	for _, m := range own.Pending() {
+		if m.Epoch >= before {
+			continue
+		}
+		known := journal.knows(m.ID)
+		e, err := own.Read(c.Sealer, m.ID)
+		if err == nil {
+			// The machine it came from may be gone, so this one would have both copies.
+			err = c.adopt(ctx, journal, e, c)
+		}
+		if !known && journal.knows(m.ID) { // further copy or not: it must be delivered
+			news = append(news, m.ID)
+		}
+		if err != nil && !errors.Is(err, ErrUnknown) {
+			errs = append(errs, fmt.Errorf("collect mail held here: %w", err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return news, errors.Join(errs...)
 }
 
 // appender takes a further copy of what is collected. Nil: there is one already, where it came from.
@@ -210,14 +250,22 @@ func (c *Copies) adopt(ctx context.Context, journal *Journal, e Entry, further a
 	return further.Append(ctx, e)
 }
 
-func (c *Copies) collectFrom(ctx context.Context, node string, journal *Journal) error {
+// CollectFrom is CollectOwn of another member. That member hears of the epoch first, so that a deposed primary cannot leave
+// there what would be collected by nobody. What is of a later epoch is this primary's own, and may be on its way.
+func (c *Copies) CollectFrom(ctx context.Context, node string, journal *Journal, before uint64) (news []ID, err error) {
 	var list []Meta
-	err := c.with(ctx, node, func(ctx context.Context, l *Link) (err error) {
+	err = c.with(ctx, node, func(ctx context.Context, l *Link) (err error) {
+		if err := c.tell(ctx, l); err != nil {
+			return err
+		}
 		list, err = l.Pending(ctx)
 		return err
 	})
 	var errs []error
 	for _, m := range list {
+		if m.Epoch >= before || journal.knows(m.ID) {
+			continue
+		}
 		var e Entry
 		err := c.with(ctx, node, func(ctx context.Context, l *Link) (err error) {
 			e, err = l.Read(ctx, m.ID)
@@ -226,12 +274,17 @@ func (c *Copies) collectFrom(ctx context.Context, node string, journal *Journal)
 		if err == nil {
 			err = c.adopt(ctx, journal, e, nil)
 		}
-		if err != nil && !errors.Is(err, ErrUnknown) {
+		if err == nil {
+			news = append(news, m.ID)
+		} else if !errors.Is(err, ErrUnknown) {
 			errs = append(errs, err)
 		}
 		if errors.Is(err, errHungUp) || ctx.Err() != nil {
 			break
 		}
 	}
-	return errors.Join(append(errs, err)...)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return news, fmt.Errorf("collect mail from %s: %w", node, err)
+	}
+	return news, nil
 }

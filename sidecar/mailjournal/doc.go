@@ -32,11 +32,14 @@
 // A holder takes nothing from a primary of an epoch below the highest it knows, nor lets it close anything: what a
 // deposed primary accepts gets no 250. A journal does not append to a file that an earlier process or a failed sync left.
 //
-// # What the caller sees to
+// # A takeover
 //
-// At a takeover, before Postfix starts, its queue of an earlier epoch is emptied (postsuper -d ALL): all that is in it
-// and was answered with 250 is in this machine's journal, and may have been delivered by the other one since. Then
-// Collect, Maildirs.Scan, and Reinjector.Run beside new mail. There is one journal and one holder per duty and node.
+// Service does what a primary needs; Holding is a member's holder, which has one for each duty. Before Postfix starts, its
+// queue is emptied if another primary may have been there since it was filled (postsuper -d ALL): all that is in it and was
+// answered with 250 is in this machine's journal, and may have been delivered by the other one since. A queue of the node's
+// own unbroken reign is left to Postfix, also when the sidecar starts again. Then the holders are collected from, each after
+// it has heard of the epoch, and what no Maildir has is handed to Postfix, beside new mail. A member that is away is asked
+// when it is back, or its replacement is.
 //
 // Bounces that Postfix makes itself do not pass the milters: nobody was given a 250 for them.
 //

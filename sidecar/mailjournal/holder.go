@@ -53,6 +53,11 @@ func (h *Holder) Raise(epoch uint64) { h.store.raise(epoch) }
 // Pending returns the open entries, oldest first.
 func (h *Holder) Pending() []Meta { return h.store.pending() }
 
+// Finish closes a copy that this node, primary now, has collected itself. Nil if it was never here.
+func (h *Holder) Finish(ctx context.Context, id ID, how How) error {
+	return h.store.put(ctx, record{how: how, id: id, epoch: h.store.highest()})
+}
+
 // Damage returns what OpenHolder could not read.
 func (h *Holder) Damage() []Damage { return h.store.damage }
 

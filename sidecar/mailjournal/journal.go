@@ -36,6 +36,14 @@ func (j *Journal) Finish(ctx context.Context, id ID, how How) error {
 	return j.store.put(ctx, record{how: how, id: id, epoch: j.store.highest()})
 }
 
+// knows reports whether there is such an entry, open or closed not long ago.
+func (j *Journal) knows(id ID) bool {
+	j.store.mu.Lock()
+	defer j.store.mu.Unlock()
+	_, ok := j.store.places[id]
+	return ok
+}
+
 // Pending returns the open entries, oldest first.
 func (j *Journal) Pending() []Meta { return j.store.pending() }
 

@@ -44,6 +44,8 @@ type Milter struct {
 	Epoch func() uint64
 	// Accepted is told of each message that is about to be answered with 250. It must not block. Nil: nobody is told.
 	Accepted func(e Entry)
+	// Refused is told why a message was not kept. It must not block. Nil: nobody is told.
+	Refused func(err error)
 	// Timeout is how long a message may wait for both copies. Zero: 5 s.
 	Timeout time.Duration
 	// MaxMessage is the largest message in bytes; larger ones are refused for good. Zero: 50 MiB.
@@ -265,6 +267,9 @@ func (s *session) Body(m *milter.Modifier) (milter.Response, error) {
 	defer cancel()
 	if err := s.milter.keep(ctx, e); err != nil {
 		s.milter.Log.Warn("mail is not accepted", "entry", e.ID, "queue", e.Queue, "reason", err)
+		if s.milter.Refused != nil {
+			s.milter.Refused(err)
+		}
 		s.milter.forget(s.ctx, e.ID)
 		return reply(err), nil
 	}

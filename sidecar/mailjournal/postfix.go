@@ -177,6 +177,7 @@ func (f *Follower) note(program, queue, rest string) {
 
 // closeAll closes what Postfix is done with. One barrier serves all that were delivered before it.
 func (f *Follower) closeAll(ctx context.Context) error {
+	said := ""
 	for {
 		select {
 		case <-f.wake:
@@ -186,9 +187,13 @@ func (f *Follower) closeAll(ctx context.Context) error {
 		for {
 			err := f.closeOver(ctx)
 			if err == nil {
+				said = ""
 				break
 			}
-			f.Log.Warn("entries of the mail journal stay open for now", "err", err)
+			if said != err.Error() {
+				f.Log.Warn("entries of the mail journal stay open for now", "err", err)
+			}
+			said = err.Error()
 			if err := pause(ctx, nonZero(f.Again, 5*time.Second)); err != nil {
 				return err
 			}
@@ -231,6 +236,25 @@ func (f *Follower) closeOver(ctx context.Context) error {
 		f.mu.Unlock()
 	}
 	return errors.Join(errs...)
+}
+
+// EmptyQueue deletes all that is in Postfix's queue, which must not run.
+func EmptyQueue(ctx context.Context, runner command.Runner) error {
+	// Where Postfix has never run, the queue's directories are made first (postfix-script(1) makes them at each start).
+	for _, c := range []command.Cmd{
+		{Path: "/usr/sbin/postfix", Args: []string{"check"}},
+		{Path: "/usr/sbin/postsuper", Args: []string{"-d", "ALL"}},
+	} {
+		c.Env, c.Timeout = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}, 30*time.Second
+		res, err := runner.Run(ctx, c)
+		if err != nil {
+			return err
+		}
+		if res.ExitCode != 0 {
+			return fmt.Errorf("%s: exit code %d: %.200s", c.Path, res.ExitCode, res.Stderr)
+		}
+	}
+	return nil
 }
 
 // pause waits for d, or until ctx ends, which is the error.

@@ -128,3 +128,20 @@ func TestAnEntryIsClosedWhenPostfixAndTheMirrorAreDoneWithIt(t *testing.T) {
 		t.Errorf("journalctl %s: want the unit's, since a second before the oldest entry", args)
 	}
 }
+
+func TestAnEmptyQueueIsPostfixsWord(t *testing.T) {
+	var ran []string
+	code := 0
+	f := &command.Fake{Script: func(c command.Cmd) (command.Result, error) {
+		ran = append(ran, c.Path+" "+strings.Join(c.Args, " "))
+		return command.Result{ExitCode: code, Stderr: []byte("fatal: no")}, nil
+	}}
+	want := []string{"/usr/sbin/postfix check", "/usr/sbin/postsuper -d ALL"}
+	if err := EmptyQueue(t.Context(), f); err != nil || !slices.Equal(ran, want) {
+		t.Errorf("got %v, %q; want %q", err, ran, want)
+	}
+	code = 1
+	if err := EmptyQueue(t.Context(), f); err == nil || !strings.Contains(err.Error(), "fatal: no") {
+		t.Errorf("got %v, want what it said", err)
+	}
+}

@@ -166,7 +166,7 @@ func (l *Loop) primaryUnits(ctx context.Context, a decide.PrimaryUnits) error {
 		if err := l.holds(a.Expect); err != nil {
 			return err
 		}
-		err = l.world.Units.Start(ctx, a.Role)
+		err = l.world.Units.Start(ctx, a.Role, a.Expect.Epoch)
 	} else {
 		err = l.world.Units.Stop(ctx, a.Role)
 	}

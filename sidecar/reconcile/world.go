@@ -73,10 +73,13 @@ type Addresses interface {
 	Sockets(ctx context.Context, role string) (int, error)
 }
 
-// Units start and stop a role's primary units.
+// Units start and stop a role's primary units, with what of the sidecar they cannot do without: that is up before them, and
+// ends after them.
 type Units interface {
-	Start(ctx context.Context, role string) error
+	// Start is for a node that has the duty under that epoch.
+	Start(ctx context.Context, role string, epoch uint64) error
 	Stop(ctx context.Context, role string) error
+	// State has All only if what they cannot do without runs as well.
 	State(ctx context.Context, role string) (decide.UnitReading, error)
 }
 

@@ -1,6 +1,3 @@
-require 'tmpdir'
-require 'yaml'
-
 each_node('mail') do
   let(:main_cf) { catalogue.resource('File', '/etc/postfix/main.cf')[:content] }
   let(:master_cf) { catalogue.resource('File', '/etc/postfix/master.cf')[:content] }
@@ -51,16 +48,31 @@ each_node('mail') do
 
   it 'sends through the relay, signed' do
     expect(main_cf).to match(/^relayhost = \[smtp-relay\.understudy\.internal\]:2525$/)
-    expect(main_cf).to match(/^smtpd_milters = inet:127\.0\.0\.1:8891$/)
+    expect(main_cf).to match(/^smtpd_milters = inet:127\.0\.0\.1:8891, /)
     expect(main_cf).to match(/^milter_default_action = tempfail$/)
     is_expected.to contain_file('/etc/opendkim.conf').with_content(/^Socket +inet:8891@127\.0\.0\.1$/)
     is_expected.to contain_service('opendkim').with(ensure: 'running', enable: true)
   end
 
-  it 'asks the mail journal only where it is told to' do
-    expect(main_cf).not_to match(/8892|journal/)
-    expect(master_cf).not_to match(/10026|journal/)
-    is_expected.to contain_file('/etc/postfix/journal-headers').with_ensure('absent')
+  it 'shows every message to the mail journal, after it is signed, and refuses for now what that cannot keep' do
+    expect(main_cf).to match(/^smtpd_milters = inet:127\.0\.0\.1:8891, inet:127\.0\.0\.1:8892$/)
+    expect(main_cf).to match(/^non_smtpd_milters = \$smtpd_milters$/)
+    expect(main_cf).to match(/^milter_default_action = tempfail$/)
+    expect(main_cf).to match(/^enable_long_queue_ids = yes$/)
+    expect(main_cf).to match(%r{^milter_header_checks = regexp:/etc/postfix/journal-headers$})
+    is_expected.to contain_file('/etc/postfix/journal-headers').with_ensure('file')
+      .with_content(%r{^/\^X-Understudy-Journal: \[0-9a-f\]\{32\}\$/ INFO$})
+  end
+
+  it 'delivers as much at a time as Dovecot takes, and does not wait long for it' do
+    expect(main_cf).to match(/^lmtp_destination_concurrency_limit = [1-9]$/)
+    expect(main_cf).to match(/^queue_run_delay = 30s$/)
+    expect(main_cf).to match(/^minimal_backoff_time = 1m$/)
+  end
+
+  it 'takes re-injected mail on loopback only, and without a milter' do
+    expect(master_cf).to match(/^127\.0\.0\.1:10026 inet (.*\n)  -o syslog_name=.*\n  -o smtpd_milters=\n  -o cleanup_service_name=reinject$/)
+    expect(master_cf).to match(%r{^reinject +unix .* cleanup\n  -o .*\n  -o header_checks=regexp:/etc/postfix/journal-headers$})
   end
 
   it 'knows the mailboxes and the addresses each domain must have' do
@@ -79,32 +91,27 @@ each_node('mail') do
   end
 end
 
-# The same node where the control repo's data turn the mail journal on.
-describe 'mail1', type: :host do
-  let(:facts) { FACTS.fetch('mail1') }
-  let(:hiera_config) do
-    dir = Dir.mktmpdir
-    File.write(File.join(dir, 'journal.yaml'), { 'profile::mail::postfix::journal' => true }.to_yaml)
-    config = YAML.load_file(File.join(ROOT, 'hiera.yaml'))
-    config['defaults'] = (config['defaults'] || {}).merge('datadir' => File.join(ROOT, 'data'))
-    config['hierarchy'].unshift('name' => 'the journal', 'datadir' => dir, 'path' => 'journal.yaml')
-    File.join(dir, 'hiera.yaml').tap { |path| File.write(path, config.to_yaml) }
-  end
-  let(:main_cf) { catalogue.resource('File', '/etc/postfix/main.cf')[:content] }
-  let(:master_cf) { catalogue.resource('File', '/etc/postfix/master.cf')[:content] }
+# The same node where roles.yaml says something else of the journal.
+[
+  ['none', nil],
+  ['other ports', { 'milter' => '127.0.0.1:7001', 'smtp' => '[::1]:7002', 'maildirs' => '/var/vmail', 'domains' => ['blog.example'],
+                    'without_second' => 'accept' }],
+].each do |what, journal|
+  describe 'mail1', type: :host do
+    let(:facts) { FACTS.fetch('mail1').merge('understudy' => FACTS.fetch('mail1')['understudy'].merge('journal' => journal)) }
+    let(:main_cf) { catalogue.resource('File', '/etc/postfix/main.cf')[:content] }
+    let(:master_cf) { catalogue.resource('File', '/etc/postfix/master.cf')[:content] }
 
-  it 'shows every message to the mail journal, after it is signed, and refuses for now what that cannot keep' do
-    expect(main_cf).to match(/^smtpd_milters = inet:127\.0\.0\.1:8891, inet:127\.0\.0\.1:8892$/)
-    expect(main_cf).to match(/^non_smtpd_milters = \$smtpd_milters$/)
-    expect(main_cf).to match(/^milter_default_action = tempfail$/)
-    expect(main_cf).to match(/^enable_long_queue_ids = yes$/)
-    expect(main_cf).to match(%r{^milter_header_checks = regexp:/etc/postfix/journal-headers$})
-    is_expected.to contain_file('/etc/postfix/journal-headers').with_ensure('file')
-      .with_content(%r{^/\^X-Understudy-Journal: \[0-9a-f\]\{32\}\$/ INFO$})
-  end
-
-  it 'takes re-injected mail on loopback only, and without a milter' do
-    expect(master_cf).to match(/^127\.0\.0\.1:10026 inet (.*\n)  -o syslog_name=.*\n  -o smtpd_milters=\n  -o cleanup_service_name=reinject$/)
-    expect(master_cf).to match(%r{^reinject +unix .* cleanup\n  -o .*\n  -o header_checks=regexp:/etc/postfix/journal-headers$})
+    it "follows roles.yaml where the mail journal has #{what}" do
+      if journal
+        expect(main_cf).to match(/^smtpd_milters = inet:127\.0\.0\.1:8891, inet:127\.0\.0\.1:7001$/)
+        expect(master_cf).to match(/^\[::1\]:7002 inet /)
+      else
+        expect(main_cf).not_to match(/8892|journal/)
+        expect(main_cf).to match(/^smtpd_milters = inet:127\.0\.0\.1:8891$/)
+        expect(master_cf).not_to match(/10026|journal/)
+        is_expected.to contain_file('/etc/postfix/journal-headers').with_ensure('absent')
+      end
+    end
   end
 end

@@ -24,6 +24,10 @@
 //	understudy_node_serving                gauge    node, role       1 if the node counts for redundancy
 //	understudy_node_silence_seconds        gauge    node             since the peer was last heard
 //	understudy_node_lag_seconds            gauge    node             its copy of the data behind the primary's
+//	understudy_mail_journal_open           gauge    accepted messages that are not known to be mirrored or relayed
+//	understudy_mail_journal_refusing       gauge    1 if senders are told to try again later
+//	understudy_mail_journal_second         gauge    1 if another member takes the second copies
+//	understudy_mail_journal_behind         gauge    members that may hold mail from before the last takeover and could not be asked yet
 //	understudy_ledger_usable               gauge    1 if the ledger is sound and answered the newest request
 //	understudy_ledger_age_seconds          gauge    since the newest reading of the ledger was asked for
 //	understudy_zone_age_seconds            gauge    zone             since the newest reading of the zone was asked for

@@ -20,7 +20,9 @@ type Config struct {
 	// Snapshot is the newest turn, as admin.Backend has it.
 	Snapshot func() (decide.Policy, decide.View, decide.Decision, time.Time)
 	// Beats counts what was sent and received. Nil: nobody does.
-	Beats   func() keepalive.Stats
+	Beats func() keepalive.Stats
+	// Journal is the mail journal that runs here, as admin.Config has it.
+	Journal func() *admin.Journal
 	Version string
 }
 
@@ -65,6 +67,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if c.cfg.Beats != nil {
 		s := c.cfg.Beats()
 		r.beats = &s
+	}
+	if c.cfg.Journal != nil {
+		r.journal = c.cfg.Journal()
 	}
 	if !at.IsZero() {
 		r.status, r.plan = admin.NewStatus(p, v, d).Dated(at, time.Now()), admin.NewPlan(p, v, d)

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"understudy/sidecar/admin"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 	"understudy/sidecar/keepalive"
@@ -57,6 +58,7 @@ func world() Config {
 	at := time.Now()
 	return Config{
 		Log: slog.New(slog.DiscardHandler), Version: "1.2.3", Beats: func() keepalive.Stats { return beats },
+		Journal:  func() *admin.Journal { return &admin.Journal{Open: 12, Second: "web1", Behind: []string{"lb2"}} },
 		Snapshot: func() (decide.Policy, decide.View, decide.Decision, time.Time) { return p, v, d, at },
 	}
 }

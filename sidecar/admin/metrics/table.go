@@ -19,8 +19,9 @@ type metric struct {
 // emit adds a sample with the values of the labels.
 type emit func(value float64, labels ...string)
 
-// reading is what a scrape reads from. Beats is nil where nobody counts them.
+// reading is what a scrape reads from. Beats is nil where nobody counts them, journal where none runs.
 type reading struct {
+	journal *admin.Journal
 	status  admin.Status
 	plan    admin.Plan
 	view    decide.View
@@ -72,6 +73,14 @@ var table = []metric{
 			return seconds(n.Silent), []string{n.Name}, n.Name != r.status.Node && n.Alive != decide.NeverHeard.String()
 		})},
 	{name: "node_lag_seconds", help: "How far the node's copy of the data is behind the primary's.", labels: []string{"node"}, read: lags},
+	{name: "mail_journal_open", help: "Accepted messages that are not known to be mirrored or relayed.",
+		read: journal(func(j admin.Journal) float64 { return float64(j.Open) })},
+	{name: "mail_journal_refusing", help: "1 if senders are told to try again later.",
+		read: journal(func(j admin.Journal) float64 { return truth(j.Refusing != "") })},
+	{name: "mail_journal_second", help: "1 if another member takes the second copies.",
+		read: journal(func(j admin.Journal) float64 { return truth(j.Second != "") })},
+	{name: "mail_journal_behind", help: "Members that may hold mail from before the last takeover and could not be asked yet.",
+		read: journal(func(j admin.Journal) float64 { return float64(len(j.Behind)) })},
 	{name: "ledger_usable", help: "1 if the ledger is sound and answered the newest request.",
 		read: func(r reading, e emit) {
 			if r.status.Ledger.Configured {
@@ -162,6 +171,15 @@ func lags(r reading, e emit) {
 func connections(r reading, e emit) {
 	for role, s := range r.view.Sockets {
 		e(float64(s.Established), role)
+	}
+}
+
+// journal reads from the mail journal, where one runs.
+func journal(value func(admin.Journal) float64) func(reading, emit) {
+	return func(r reading, e emit) {
+		if r.journal != nil {
+			e(value(*r.journal))
+		}
 	}
 }
 

@@ -11,8 +11,8 @@
 # @param milters
 #   Whom every message is shown to, in this order.
 # @param journal
-#   Accept mail only when the sidecar's mail journal has it on two machines. The sidecar must run that journal: without it
-#   every message is answered "try again later".
+#   The sidecar's mail journal, without which no mail is accepted: what roles.yaml says of it. Where that says nothing, mail
+#   is accepted when this machine has it.
 # @param postmaster
 #   The user who gets what is meant for postmaster, abuse, hostmaster and root.
 class profile::mail::postfix (
@@ -22,7 +22,7 @@ class profile::mail::postfix (
   Enum['secure', 'encrypt', 'may'] $relay_tls,
   Array[String[1], 1]              $milters,
   String[1]                        $postmaster,
-  Boolean                          $journal = false,
+  Optional[Profile::Journal]       $journal = $facts['understudy']['journal'],
 ) {
   $users = $profile::mail::users
   $domains = $profile::mail::domains
@@ -30,8 +30,8 @@ class profile::mail::postfix (
   $check = '/usr/local/sbin/check-postfix'
 
   # The last of all: what it keeps is what is delivered, signature included.
-  $all_milters = $milters + ($journal ? { true => ['inet:127.0.0.1:8892'], default => [] })
-  $journal_headers = $journal ? { true => file, default => absent }
+  $all_milters = $milters + ($journal ? { undef => [], default => ["inet:${journal['milter']}"] })
+  $journal_headers = $journal ? { undef => absent, default => file }
 
   unless $postmaster in $users {
     fail("profile::mail::postfix::postmaster is ${postmaster}, who is not one of profile::mail::users")

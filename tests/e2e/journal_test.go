@@ -1,0 +1,162 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"golang.org/x/sync/errgroup"
+)
+
+// writer delivers numbered mails at a steady rate, each in a session of its own, and remembers what became of them.
+type writer struct {
+	address string
+	stop    context.CancelFunc
+	group   errgroup.Group
+
+	mu       sync.Mutex
+	accepted []string // the subjects that got a 250
+	longest  time.Duration
+	last     time.Time // when the newest of them was answered
+	deferred int       // heard 4xx: their senders would try again
+	failed   int       // heard nothing, so nobody promised anything
+	refused  []error   // heard 5xx, which must not be
+}
+
+// write begins to deliver, so many a second.
+func (c *cluster) write(t *testing.T, rate int) *writer {
+	ctx, stop := context.WithCancel(context.Background())
+	w := &writer{address: c.ports["mail:25"], stop: stop, last: time.Now()}
+	w.group.SetLimit(40) // while nobody answers, no more than so many wait
+	w.group.Go(func() error {
+		tick := time.NewTicker(time.Second / time.Duration(rate))
+		defer tick.Stop()
+		for i := 1; ; i++ {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			}
+			w.group.TryGo(func() error {
+				w.deliver(fmt.Sprintf("Number %d", i))
+				return nil
+			})
+		}
+	})
+	t.Cleanup(func() { w.end() })
+	return w
+}
+
+// end returns when the last delivery has been answered, or has not been in time.
+func (w *writer) end() {
+	w.stop()
+	w.group.Wait()
+}
+
+func (w *writer) deliver(subject string) {
+	err := w.send(subject)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var said *smtp.SMTPError
+	switch {
+	case err == nil:
+		now := time.Now()
+		w.longest, w.last = max(w.longest, now.Sub(w.last)), now
+		w.accepted = append(w.accepted, subject)
+	case !errors.As(err, &said):
+		w.failed++
+	case said.Code/100 == 4:
+		w.deferred++
+	default:
+		w.refused = append(w.refused, fmt.Errorf("%s: %w", subject, err))
+	}
+}
+
+func (w *writer) send(subject string) error {
+	conn, err := net.DialTimeout("tcp", w.address, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	client := smtp.NewClient(conn)
+	defer client.Close()
+	client.CommandTimeout, client.SubmissionTimeout = 10*time.Second, 10*time.Second
+	if err := client.Hello("bob.elsewhere.example"); err != nil {
+		return err
+	}
+	message := "From: bob@elsewhere.example\r\nTo: " + user + "\r\nSubject: " + subject + "\r\n\r\n" + strings.Repeat("Break a leg.\r\n", 50)
+	return client.SendMail("bob@elsewhere.example", []string{user}, strings.NewReader(message))
+}
+
+// more waits until so many further mails have been accepted.
+func (w *writer) more(t *testing.T, n int) {
+	t.Helper()
+	begun := w.count()
+	eventually(t, 2*time.Minute, func() error {
+		if got := w.count() - begun; got < n {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return fmt.Errorf("%d of %d mails were accepted; %d deferred, %d unanswered", got, n, w.deferred, w.failed)
+		}
+		return nil
+	})
+}
+
+func (w *writer) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.accepted)
+}
+
+// TestAcceptedMailOutlivesThePrimary destroys the machine that answers 250, without warning. What it had accepted lies in the
+// journals of two machines, and the other one delivers from there.
+func TestAcceptedMailOutlivesThePrimary(t *testing.T) {
+	c := newCluster(t, "mail")
+	c.healed(t, nil)
+	trust := mailTLS(t, c) // while both nodes are there to compare
+	lost := c.primary(t, "mail", "")
+	w := c.write(t, 20)
+	w.more(t, 200)
+	understudy(t, "local", "destroy", "--name", c.name, lost)
+	destroyed := w.count()
+	next := c.primary(t, "mail", lost)
+	w.more(t, 100)
+	w.end()
+	t.Logf("%s was destroyed after %d mails, %s took over; longest time without a 250: %v", lost, destroyed, next, w.longest.Round(time.Millisecond))
+	for _, err := range w.refused {
+		t.Errorf("refused for good: %v", err)
+	}
+	missing := w.accepted
+	var found []string
+	read := func() error {
+		all, err := c.inbox(trust)
+		if err != nil {
+			return err
+		}
+		found = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, "Number ") })
+		missing = slices.DeleteFunc(slices.Clone(w.accepted), func(s string) bool { return slices.Contains(found, s) })
+		if len(missing) > 0 {
+			return fmt.Errorf("%d of %d accepted mails are not there: %.10q", len(missing), len(w.accepted), missing)
+		}
+		return nil
+	}
+	defer func() {
+		if t.Failed() {
+			log, _ := c.run(t, next, "journalctl", "--no-pager", "-u", "understudy.service", "-u", "postfix.service", "-n", "150")
+			queue, _ := c.run(t, next, "postqueue", "-p")
+			t.Logf("%s says\n%s\nand has queued\n%s", next, log, queue)
+		}
+	}()
+	eventually(t, 2*time.Minute, read) // Postfix tries again after one, where Dovecot was late
+	distinct := slices.Compact(slices.Sorted(slices.Values(found)))
+	t.Logf("acknowledged %d, found %d, lost %d; %d more than once, %d never acknowledged; %d were deferred, %d unanswered",
+		len(w.accepted), len(w.accepted)-len(missing), len(missing), len(found)-len(distinct), len(distinct)-len(w.accepted), w.deferred, w.failed)
+}
