@@ -104,7 +104,7 @@ func (t *turn) promise(d duty, s *Duty) {
 	}
 	best, by := cluster.Bid{}, ""
 	for _, k := range d.nodes {
-		if b := bidOf(t.said(k), d.name); k != t.p.Self && b.Epoch > max(best.Epoch, t.floor(d, s)) && !t.overtaken(d, k, b.Epoch) {
+		if b := bidOf(t.said(k), d.name); k != t.p.Self && b.Epoch > max(best.Epoch, t.floor(d, s)) && !t.overtaken(d, k, b.Epoch) && t.acceptable(d, s, k, b) {
 			best, by = b, k
 		}
 	}
