@@ -343,10 +343,10 @@ func list(all []string, none string) string {
 }
 
 // acceptable says that a bidder's data are the newest that may have been written, as far as this member knows: what it has promised
-// to others before, and what it hears.
-func (t *turn) acceptable(d duty, s *Duty, k string, b cluster.Bid) bool {
+// to others before, which its next promise would hide, and what it hears. The last there are will do, unless it hears better ones.
+func (t *turn) acceptable(d duty, s *Duty, k string, last bool) bool {
 	theirs, ok := t.copyOf(d, k)
-	if !ok || t.p.Off.Restriction {
+	if !ok || t.p.Off.Newest {
 		return true
 	}
 	for _, j := range d.nodes {
@@ -354,7 +354,7 @@ func (t *turn) acceptable(d duty, s *Duty, k string, b cluster.Bid) bool {
 			return false
 		}
 	}
-	return b.Last || theirs.Synced >= t.mayHaveWritten(d, t.promised(d, s), k, theirs)
+	return last || theirs.Synced >= t.mayHaveWritten(d, t.promised(d, s), k, theirs)
 }
 
 // settled says that everything that was written here is on the other node's disk, and has that found out. The programs that write are

@@ -53,6 +53,14 @@ func bidding(v *View, last bool) {
 	saying(v, "mail2", func(a *cluster.Announcement) { a.Bids = []cluster.Bid{{Duty: "mail", Epoch: 3, Last: last}} })
 }
 
+// leasing lets mail2 wait until it may act by the ledger's word.
+func leasing(v *View) {
+	saying(v, "mail2", func(a *cluster.Announcement) {
+		a.Promises = []cluster.Promise{{Duty: "mail", Epoch: 8, Holder: "mail2", Lease: true, Clear: true}}
+		a.Holds = []cluster.Hold{{Duty: "mail", Epoch: 8, State: cluster.Waiting}}
+	})
+}
+
 func dataCases() []decisionCase {
 	lost := func(own cluster.Mirror, more func(g *rig, v *View)) func(g *rig, v *View, m *Memory, p *Policy) {
 		return func(g *rig, v *View, m *Memory, p *Policy) {
@@ -100,6 +108,8 @@ func dataCases() []decisionCase {
 			bidding(v, true)
 			back(v, func(*cluster.Announcement) {})
 		})},
+		{"S8", "member does not follow a lease with less", "lb1", eight, false, lost(synced(anOlder, 1), func(g *rig, v *View) { leasing(v) })},
+		{"S8", "member follows a lease with all data", "lb1", eight, false, lost(synced(anOlder, 2), func(g *rig, v *View) { leasing(v) })},
 		{"S8", "primary whose copy is away takes a new epoch", "mail1", eight, false, func(g *rig, v *View, m *Memory, p *Policy) {
 			v.Mirrors = []cluster.Mirror{{Role: "mail", Epoch: 1, Source: true, Complete: true, Lag: 2 * time.Second}}
 			m.Duties = maps.Clone(m.Duties)

@@ -103,11 +103,10 @@ type Rails struct {
 	Sticky     bool // members promise although they hear the holder
 	Absent     bool // an empty or failed reading of a zone counts as an empty zone
 
-	Newest      bool // a node takes over whatever data it has
-	Restriction bool // members promise whatever data the bidder has
-	Deserted    bool // a primary whose copy is away goes on under the same epoch
-	Needed      bool // a machine that may have the only newest data is replaced like any other
-	Settle      bool // a planned move does not wait for the last data
+	Newest   bool // a node takes over whatever data it has, and members let it
+	Deserted bool // a primary whose copy is away goes on under the same epoch
+	Needed   bool // a machine that may have the only newest data is replaced like any other
+	Settle   bool // a planned move does not wait for the last data
 
 	Verdicts    bool // a node is replaced on one member's word
 	HoldTime    bool // a node is replaced as soon as it has failed

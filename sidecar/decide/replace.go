@@ -407,6 +407,12 @@ func (h *hiring) bury(k string, in cluster.Intent) {
 		h.blocked("replacement of "+k, "fewer than a majority say that it is silent now")
 		return
 	}
+	// Nor has a majority waited yet for what a minority began, which relied on a machine that was off and may run now.
+	if until := h.verdicts[k].Since.Add(h.p.Timings.Hold); !h.free(k) && !h.alone && h.Now < until && !h.p.Off.HoldTime {
+		h.at(until)
+		h.blocked("replacement of "+k, "it may come back until "+ms(h.p.Timings.Hold)+" after it has failed")
+		return
+	}
 	h.act(Tombstone{
 		Reason: Reason(fmt.Sprintf("machine %s shall not be %s any more: %s", in.Machine, k, in.Why)), Expect: h.expect(), Node: k, Epoch: in.Replaces,
 		Machine: in.Machine, Off: h.alone,
