@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -36,7 +37,7 @@ type writer struct {
 func (c *cluster) write(t *testing.T, rate int) *writer {
 	ctx, stop := context.WithCancel(context.Background())
 	w := &writer{address: c.ports["mail:25"], stop: stop, last: time.Now()}
-	w.group.SetLimit(40) // while nobody answers, no more than so many wait
+	w.group.SetLimit(250) // while nobody answers, no more than so many wait
 	w.group.Go(func() error {
 		tick := time.NewTicker(time.Second / time.Duration(rate))
 		defer tick.Stop()
@@ -82,7 +83,7 @@ func (w *writer) deliver(subject string) {
 }
 
 func (w *writer) send(subject string) error {
-	conn, err := net.DialTimeout("tcp", w.address, 5*time.Second)
+	conn, err := net.DialTimeout("tcp", w.address, 3*time.Second)
 	if err != nil {
 		return err
 	}
@@ -116,47 +117,94 @@ func (w *writer) count() int {
 	return len(w.accepted)
 }
 
-// TestAcceptedMailOutlivesThePrimary destroys the machine that answers 250, without warning. What it had accepted lies in the
-// journals of two machines, and the other one delivers from there.
-func TestAcceptedMailOutlivesThePrimary(t *testing.T) {
+// TestAcceptedMailOutlivesBothNodes destroys the machine that answers 250, without warning: what it had accepted lies in the journals of two
+// machines and in its mirror, and the other one delivers what it has not got. When the cluster is whole again, that other one is destroyed.
+func TestAcceptedMailOutlivesBothNodes(t *testing.T) {
 	c := newCluster(t, "mail")
 	c.healed(t, nil)
 	trust := mailTLS(t, c) // while both nodes are there to compare
-	lost := c.primary(t, "mail", "")
 	w := c.write(t, 20)
-	w.more(t, 200)
-	understudy(t, "local", "destroy", "--name", c.name, lost)
-	destroyed := w.count()
-	next := c.primary(t, "mail", lost)
-	w.more(t, 100)
+	lost := c.primary(t, "mail", "")
+	for range 2 {
+		machines := c.machines(t)
+		w.more(t, 200)
+		understudy(t, "local", "destroy", "--name", c.name, lost)
+		destroyed := w.count()
+		next := c.primary(t, "mail", lost)
+		w.more(t, 100)
+		t.Logf("%s was destroyed after %d mails, %s took over; longest time without a 250: %v", lost, destroyed, next, w.gap())
+		c.healed(t, map[string]string{lost: machines[lost]})
+		c.allThere(t, w, trust, next)
+		lost = next
+	}
 	w.end()
-	t.Logf("%s was destroyed after %d mails, %s took over; longest time without a 250: %v", lost, destroyed, next, w.longest.Round(time.Millisecond))
 	for _, err := range w.refused {
 		t.Errorf("refused for good: %v", err)
 	}
-	missing := w.accepted
+	c.allThere(t, w, trust, c.primary(t, "mail", ""))
+}
+
+// allThere waits until every mail that was accepted by now can be read.
+func (c *cluster) allThere(t *testing.T, w *writer, trust *tls.Config, node string) {
+	t.Helper()
+	defer func() {
+		if t.Failed() {
+			log, _ := c.run(t, node, "journalctl", "--no-pager", "-u", "understudy.service", "-u", "postfix.service", "-n", "150")
+			queue, _ := c.run(t, node, "postqueue", "-p")
+			t.Logf("%s says\n%s\nand has queued\n%s", node, log, queue)
+		}
+	}()
+	w.mu.Lock()
+	accepted := slices.Clone(w.accepted)
+	w.mu.Unlock()
+	missing := accepted
 	var found []string
-	read := func() error {
+	eventually(t, 2*time.Minute, func() error { // Postfix tries again after one, where Dovecot was late
 		all, err := c.inbox(trust)
 		if err != nil {
 			return err
 		}
 		found = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, "Number ") })
-		missing = slices.DeleteFunc(slices.Clone(w.accepted), func(s string) bool { return slices.Contains(found, s) })
+		there := map[string]bool{}
+		for _, s := range found {
+			there[s] = true
+		}
+		missing = slices.DeleteFunc(slices.Clone(accepted), func(s string) bool { return there[s] })
 		if len(missing) > 0 {
-			return fmt.Errorf("%d of %d accepted mails are not there: %.10q", len(missing), len(w.accepted), missing)
+			return fmt.Errorf("%d of %d accepted mails are not there: %.10q", len(missing), len(accepted), missing)
 		}
 		return nil
-	}
-	defer func() {
-		if t.Failed() {
-			log, _ := c.run(t, next, "journalctl", "--no-pager", "-u", "understudy.service", "-u", "postfix.service", "-n", "150")
-			queue, _ := c.run(t, next, "postqueue", "-p")
-			t.Logf("%s says\n%s\nand has queued\n%s", next, log, queue)
-		}
-	}()
-	eventually(t, 2*time.Minute, read) // Postfix tries again after one, where Dovecot was late
+	})
 	distinct := slices.Compact(slices.Sorted(slices.Values(found)))
-	t.Logf("acknowledged %d, found %d, lost %d; %d more than once, %d never acknowledged; %d were deferred, %d unanswered",
-		len(w.accepted), len(w.accepted)-len(missing), len(missing), len(found)-len(distinct), len(distinct)-len(w.accepted), w.deferred, w.failed)
+	t.Logf("acknowledged %d, found %d, lost %d; %d more than once; %d were deferred, %d unanswered",
+		len(accepted), len(accepted)-len(missing), len(missing), len(found)-len(distinct), w.deferred, w.failed)
+}
+
+// gap is the longest time between two mails that were accepted.
+func (w *writer) gap() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.longest.Round(time.Millisecond)
+}
+
+// TestPublishedPackagesOutliveBothNodes destroys one node of the repository after the other, each as soon as the cluster is whole.
+func TestPublishedPackagesOutliveBothNodes(t *testing.T) {
+	c := newCluster(t, "packages")
+	c.healed(t, nil)
+	names := []string{"blog"}
+	for round := range 2 {
+		name := fmt.Sprintf("act%d", round)
+		understudy(t, "publish", "--local", c.name, "--repo", repo(t), greeting(t, name))
+		names = append(names, name)
+		machines := c.machines(t)
+		lost := c.primary(t, "repo", "")
+		understudy(t, "local", "destroy", "--name", c.name, lost)
+		next := c.primary(t, "repo", lost)
+		c.healed(t, map[string]string{lost: machines[lost]})
+		c.on(t, "web1", "apt-get", "-qq", "update")
+		for _, name := range names {
+			c.on(t, "web1", "sh", "-c", "cd /tmp && apt-get -qq download "+name) // the index names it, and the file has the hash that stands there
+		}
+		t.Logf("%s was destroyed after %d packages, %s has all of them", lost, len(names), next)
+	}
 }
