@@ -238,23 +238,27 @@ func (f *Follower) closeOver(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// EmptyQueue deletes all that is in Postfix's queue, which must not run.
+// EmptyQueue deletes all that is in Postfix's queue, which should not run.
 func EmptyQueue(ctx context.Context, runner command.Runner) error {
-	// Where Postfix has never run, the queue's directories are made first (postfix-script(1) makes them at each start).
-	for _, c := range []command.Cmd{
-		{Path: "/usr/sbin/postfix", Args: []string{"check"}},
-		{Path: "/usr/sbin/postsuper", Args: []string{"-d", "ALL"}},
-	} {
-		c.Env, c.Timeout = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}, 30*time.Second
-		res, err := runner.Run(ctx, c)
-		if err != nil {
-			return err
+	run := func(path string, args ...string) error {
+		res, err := runner.Run(ctx, command.Cmd{
+			Path: path, Args: args, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}, Timeout: 30 * time.Second,
+		})
+		if err == nil && res.ExitCode != 0 {
+			err = fmt.Errorf("%s: exit code %d: %.200s", path, res.ExitCode, res.Stderr)
 		}
-		if res.ExitCode != 0 {
-			return fmt.Errorf("%s: exit code %d: %.200s", c.Path, res.ExitCode, res.Stderr)
-		}
+		return err
 	}
-	return nil
+	err := run("/usr/sbin/postsuper", "-d", "ALL")
+	if err == nil {
+		return nil
+	}
+	// Where Postfix has never run, the queue has no directories. This makes them, and takes a second, which a takeover would
+	// wait for.
+	if failed := run("/usr/sbin/postfix", "check"); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return run("/usr/sbin/postsuper", "-d", "ALL")
 }
 
 // pause waits for d, or until ctx ends, which is the error.

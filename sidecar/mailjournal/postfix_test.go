@@ -130,18 +130,28 @@ func TestAnEntryIsClosedWhenPostfixAndTheMirrorAreDoneWithIt(t *testing.T) {
 }
 
 func TestAnEmptyQueueIsPostfixsWord(t *testing.T) {
-	var ran []string
-	code := 0
-	f := &command.Fake{Script: func(c command.Cmd) (command.Result, error) {
-		ran = append(ran, c.Path+" "+strings.Join(c.Args, " "))
-		return command.Result{ExitCode: code, Stderr: []byte("fatal: no")}, nil
-	}}
-	want := []string{"/usr/sbin/postfix check", "/usr/sbin/postsuper -d ALL"}
-	if err := EmptyQueue(t.Context(), f); err != nil || !slices.Equal(ran, want) {
-		t.Errorf("got %v, %q; want %q", err, ran, want)
-	}
-	code = 1
-	if err := EmptyQueue(t.Context(), f); err == nil || !strings.Contains(err.Error(), "fatal: no") {
-		t.Errorf("got %v, want what it said", err)
+	const empty, check = "/usr/sbin/postsuper -d ALL", "/usr/sbin/postfix check"
+	for claim, tc := range map[string]struct {
+		fail []int // which of the commands fail
+		want []string
+		ok   bool
+	}{
+		"a queue":                    {nil, []string{empty}, true},
+		"a queue that is yet to be":  {[]int{0}, []string{empty, check, empty}, true},
+		"none that can be":           {[]int{0, 1}, []string{empty, check}, false},
+		"one that cannot be emptied": {[]int{0, 2}, []string{empty, check, empty}, false},
+	} {
+		var ran []string
+		f := &command.Fake{Script: func(c command.Cmd) (res command.Result, err error) {
+			if slices.Contains(tc.fail, len(ran)) {
+				res = command.Result{ExitCode: 1, Stderr: []byte("fatal: no")}
+			}
+			ran = append(ran, c.Path+" "+strings.Join(c.Args, " "))
+			return res, nil
+		}}
+		err := EmptyQueue(t.Context(), f)
+		if !slices.Equal(ran, tc.want) || (err == nil) != tc.ok || err != nil && !strings.Contains(err.Error(), "fatal: no") {
+			t.Errorf("%s: got %v, %q; want %q", claim, err, ran, tc.want)
+		}
 	}
 }
