@@ -241,8 +241,12 @@ func (b builder) node(name string, r decide.Role) Node {
 		n.Duty = "standby"
 	}
 	for _, m := range said.Mirrors {
-		if m.Role == r.Name {
-			n.CaughtUp, n.Lag = m.CaughtUp, Duration(m.Lag)
+		if m.Role != r.Name || n.Duty == "primary" { // whose own is about the other's copy
+			continue
+		}
+		n.CaughtUp, n.Lag, n.Behind = m.CaughtUp, Duration(m.Lag), m.Behind
+		if !n.CaughtUp {
+			n.Copy = decide.Copying(m)
 		}
 	}
 	return n

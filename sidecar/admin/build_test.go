@@ -64,7 +64,7 @@ var stories = []struct {
 	{"unwell", func() *world {
 		w := calm().peer("web2", func(a *cluster.Announcement) { a.Phase, a.Health = cluster.Applied, cluster.Unhealthy }).
 			peer("mail2", func(a *cluster.Announcement) {
-				a.Phase, a.Mirrors = cluster.Applied, []cluster.Mirror{{Role: "mail", Lag: 3200 * time.Millisecond}}
+				a.Phase, a.Mirrors = cluster.Applied, []cluster.Mirror{{Role: "mail", Epoch: 1, Complete: true, Lag: 3200 * time.Millisecond}}
 			}).
 			peer("lb2", func(a *cluster.Announcement) { a.Paused, a.Voting = true, false }).
 			peer("web1", func(a *cluster.Announcement) { a.ClockOff = true })

@@ -59,7 +59,7 @@ func routine(a decide.Action) bool {
 	switch a := a.(type) {
 	case decide.Gate:
 		return a.Until != 0 && !a.Drain
-	case decide.ReadHolder, decide.ReadMachine, decide.ReadList, decide.ReadLedger, decide.ReadZone, decide.CountSockets:
+	case decide.ReadHolder, decide.ReadMachine, decide.ReadList, decide.ReadLedger, decide.ReadZone, decide.CountSockets, decide.Settle:
 		return true
 	}
 	return false
@@ -90,6 +90,8 @@ func describe(a decide.Action, v decide.View) (string, decide.Expect) {
 		return "let the services of " + a.Role + " finish their connections", decide.Expect{}
 	case decide.CountSockets:
 		return "count the connections to the address of " + a.Role, decide.Expect{}
+	case decide.Settle:
+		return "wait until the other node has all data of " + a.Role, decide.Expect{}
 	case decide.ReadLedger:
 		return "read the ledger", decide.Expect{}
 	case decide.WriteDuty:

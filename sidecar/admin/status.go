@@ -103,9 +103,12 @@ type Node struct {
 	// Trouble is what its health checks complain about. It is known of the node that is asked, and of others where those were
 	// asked, too.
 	Trouble []string `json:"trouble"`
-	// Lag is how far its copy of the role's data is behind the primary's; CaughtUp is true where nothing is copied.
+	// Lag is how far its copy of the role's data is behind the primary's, and Behind the same in bytes; CaughtUp is true at the
+	// primary, and where nothing is copied. Copy says it in words where it is not: "is copying: 120 MB behind".
 	Lag      Duration `json:"lag"`
+	Behind   uint64   `json:"behind,omitempty"`
 	CaughtUp bool     `json:"caught_up"`
+	Copy     string   `json:"copy,omitempty"`
 	Voting   bool     `json:"voting"`
 	Paused   bool     `json:"paused"`
 	ClockOff bool     `json:"clock_off"`

@@ -85,8 +85,8 @@ func nodeStory(n Node) string {
 			return n.Name + " is unhealthy: " + list(n.Trouble)
 		}
 		return n.Name + " is unhealthy"
-	case n.Phase == cluster.Applied.String() && !n.CaughtUp:
-		return fmt.Sprintf("%s's data is %s behind", n.Name, Words(time.Duration(n.Lag)))
+	case n.Phase == cluster.Applied.String() && n.Copy != "":
+		return n.Name + " " + n.Copy
 	case n.Phase == cluster.Applied.String() && n.Health == cluster.Unknown.String():
 		return n.Name + " has not finished its first health check"
 	case n.Phase == cluster.Applied.String():

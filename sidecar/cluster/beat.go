@@ -60,6 +60,8 @@ type Bid struct {
 	Duty  string
 	Epoch uint64
 	Lease bool // the ledger will decide; see Promise.Lease
+	// Last: the role's data here are not the newest that were ever written, but no machine is left that has better ones.
+	Last bool
 }
 
 // Hold is a duty's state at the one who holds it.
@@ -86,11 +88,28 @@ const (
 	Released
 )
 
-// Mirror is the state of one role's data on one node.
+// Mirror is the state of one role's data on one node: of the copy that lies there and, at the primary, of the one that follows it.
 type Mirror struct {
-	Role     string
+	Role string
+	// Epoch is of the duty: whoever began to act under it wrote the data that lie here, or that come in. A holder's later epochs, with
+	// nobody between, are the same writing and do not count. Zero: blank, nothing was ever here.
+	Epoch uint64
+	// Source: this machine wrote them, as primary. It may lack nothing of that epoch.
+	Source bool
+	// Complete: the copy has once been equal to its source's tree of Epoch, and all it has heard of since is applied. Without it,
+	// files may be missing that were never touched since.
+	Complete bool
+	// CaughtUp is said by the primary of the other node's copy (it is connected, and has every change on its disk), by the other of
+	// its own, as the primary tells it. Lag is for how long that has not been so: the age of the oldest change that is not there, and
+	// no less than the time since the connection was lost. Zero when caught up, Forever if it never was. Behind is what is missing,
+	// in bytes, as far as that is known.
 	CaughtUp bool
-	Lag      time.Duration // how far behind the primary; zero when caught up
+	Lag      time.Duration
+	Behind   uint64
+	// Synced is the highest epoch of the duty of which this machine is known to lack nothing: it has acted under it, or heard its
+	// holder say under it that the copy keeps up. Zero: none, or the copy is not Complete. From is the first epoch that this
+	// machine ever asked for: what was promised to the node's name before was another machine's. Zero: it never did.
+	Synced, From uint64
 }
 
 // Move is a switchover somebody asked for.

@@ -21,7 +21,7 @@ import (
 	"understudy/sidecar/datasync/watch"
 )
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func must(t *testing.T, err error) {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-func root(t *testing.T) {
+func root(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("owners can be given by root only: run the tests as root")
@@ -39,7 +39,7 @@ func root(t *testing.T) {
 
 // pair is a source and its mirror, in one process.
 type pair struct {
-	t      *testing.T
+	t      testing.TB
 	from   Set
 	to     Set
 	epoch  uint64
@@ -54,7 +54,7 @@ type pair struct {
 	done chan error // of the newest session, both sides
 }
 
-func newPair(t *testing.T, p tree.Policy, o SourceOptions) *pair {
+func newPair(t testing.TB, p tree.Policy, o SourceOptions) *pair {
 	t.Helper()
 	root(t)
 	dir := t.TempDir()
@@ -139,10 +139,11 @@ func (p *pair) ended() error {
 
 func (p *pair) barrier() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
 	defer cancel()
 	if err := p.source.Barrier(ctx); err != nil {
-		p.t.Fatalf("%v\nsource %+v\nmirror %+v", err, p.source.State(), p.mirror.State())
+		source, mirror := p.source.State(), p.mirror.State()
+		p.t.Fatalf("%v\nsource %+v\nmirror %+v\nsession %v", err, source, mirror, p.disconnect())
 	}
 }
 
@@ -293,4 +294,3 @@ func history(t *testing.T, seed uint64) {
 		}
 	}
 }
-

@@ -155,7 +155,8 @@ type mirrorSession struct {
 	r       *wire.Reader
 	w       *wire.Writer
 	batch   *apply.Batch
-	changed []func() error // of the tree, after the batch is durable
+	changed []func() error // of the tree, after the batch is visible
+	applied uint64         // the batch that is visible and not durable yet
 	// unstaged are the paths that could not be, as long as nothing better has come for them: the trees are not equal meanwhile.
 	unstaged map[string]bool
 }
@@ -325,13 +326,13 @@ func (s *mirrorSession) stage(e tree.Entry, how func(tree.Entry, io.Reader) erro
 		return s.failed(e.Path, err)
 	}
 	delete(s.unstaged, e.Path)
-	s.changed = append(s.changed, func() error { return s.look(s.scan.Adopt(s.ctx, s.tree, e.Path, e.Hash)) })
+	s.changed = append(s.changed, func() error { return s.look(s.scan.Adopt(s.ctx, s.tree, e)) })
 	return nil
 }
 
 func (s *mirrorSession) failed(path string, err error) error {
 	s.unstaged[path] = true
-	s.log.Warn("a change could not be staged", "path", path, "err", err)
+	s.log.Warn("a change could not be made", "path", path, "err", err)
 	return s.say(&wire.Failed{Path: path, Why: fmt.Sprintf("%.500v", err)})
 }
 
@@ -347,7 +348,7 @@ func (s *mirrorSession) move(from string, e tree.Entry) error {
 	delete(s.unstaged, e.Path)
 	s.changed = append(s.changed,
 		func() error { return s.look(s.scan.Update(s.ctx, s.tree, from, tree.Itself)) },
-		func() error { return s.look(s.scan.Adopt(s.ctx, s.tree, e.Path, e.Hash)) })
+		func() error { return s.look(s.scan.Adopt(s.ctx, s.tree, e)) })
 	return nil
 }
 
@@ -368,27 +369,59 @@ func (s *mirrorSession) look(u tree.Updated, err error) error {
 	return err
 }
 
-// commit makes the batch durable, and then says so.
+// commit makes the batch visible and durable, and then says so. If more follows, the next batch's sync makes it durable.
 func (s *mirrorSession) commit(c *wire.Commit) error {
-	if s.batch != nil {
-		if err := s.batch.Commit(); err != nil {
-			return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
+	if err := s.apply(); err != nil {
+		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
+	}
+	if s.applied > 0 {
+		if err := s.say(&wire.Durable{Seq: s.applied}); err != nil {
+			return err
 		}
-		for _, look := range s.changed {
-			if err := look(); err != nil {
-				return err
-			}
-		}
-		s.batch, s.changed = nil, nil
+		s.applied = 0
+	}
+	if c.More {
+		s.applied = c.Seq
+		return nil
 	}
 	equal := c.Complete && len(s.unstaged) == 0
-	if equal {
-		if err := s.files.Complete(); err != nil {
-			return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
-		}
+	err := s.files.Settle()
+	if err == nil && equal {
+		err = s.files.Complete()
+	}
+	if err != nil {
+		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
 	}
 	s.tell(func(st *MirrorState) { st.Position, st.Equal, st.At = s.files.Position(), equal, time.Now() })
 	return s.say(&wire.Durable{Seq: c.Seq})
+}
+
+// apply makes the batch visible. What was applied before is durable then.
+func (s *mirrorSession) apply() error {
+	if s.applied > 0 && (s.batch == nil || !s.batch.Bulky()) {
+		if err := s.files.Settle(); err != nil {
+			return err
+		}
+	}
+	if s.batch == nil {
+		return nil
+	}
+	failures, err := s.batch.Apply()
+	if err != nil {
+		return err
+	}
+	for _, f := range failures {
+		if err := s.failed(f.Path, f.Err); err != nil {
+			return err
+		}
+	}
+	for _, look := range s.changed {
+		if err := look(); err != nil {
+			return err
+		}
+	}
+	s.batch, s.changed = nil, nil
+	return nil
 }
 
 // dataReader reads Data messages up to the empty one.

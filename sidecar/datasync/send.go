@@ -28,8 +28,8 @@ type batch struct {
 
 const (
 	// A batch is committed when it has so many changes or bytes: the mirror's syncs are shared by many, and lag is known in steps.
-	batchChanges = 500
-	batchBytes   = 16 << 20
+	batchChanges = 2000
+	batchBytes   = 64 << 20
 	// batchesAhead is how many may be on their way.
 	batchesAhead = 4
 	// worthPatching is the size in bytes from which on the mirror's version is asked for first.
@@ -121,7 +121,7 @@ const (
 // commit ends a batch and waits until no more than so many are on their way.
 func (s *sourceSession) commit(ctx context.Context, ahead int, p progress) error {
 	s.seq++
-	if err := s.say(&wire.Commit{Seq: s.seq, Complete: p == all && len(s.waiting) == 0 && len(s.held) == 0}); err != nil {
+	if err := s.say(&wire.Commit{Seq: s.seq, Complete: p == all && len(s.waiting) == 0 && len(s.held) == 0, More: p == partly}); err != nil {
 		return err
 	}
 	s.commits = append(s.commits, committed{seq: s.seq, batch: s.sent})

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -30,8 +31,12 @@ func (t *turn) bid(d duty, s *Duty) {
 // ask begins a bid, which starts with this node's own promise.
 func (t *turn) ask(d duty, s *Duty) {
 	why := t.describe(d, s)
+	if !acting(s.Hold.State) {
+		_, s.Loss = t.lacks(d, s)
+	}
 	s.BidLease = t.reach() < t.p.majority()
 	s.Bid, s.Since = nextEpoch(t.lasting.Epochs[d.name], s.BidLease), t.Now
+	t.asked(d, s.Bid)
 	t.follow(d, s, t.p.Self, s.Bid, s.BidLease)
 	if !acting(s.Hold.State) {
 		s.Hold = cluster.Hold{}
@@ -71,6 +76,8 @@ func (t *turn) withdraw(d duty, s *Duty) bool {
 		why = fmt.Sprintf("not enough members promised it within %s", ms(t.patience(s)))
 	case !acting(s.Hold.State) && t.heard(d):
 		why = "its holder is heard again"
+	case !acting(s.Hold.State):
+		why, _ = t.lacks(d, s)
 	}
 	if why == "" {
 		t.at(s.Since.Add(t.patience(s)) + 1)
@@ -138,7 +145,7 @@ func (t *turn) renew(d duty, s *Duty) bool {
 			return true
 		}
 	}
-	return s.Lease && t.confirmed(d, s) != 0 && t.Now.Sub(s.Acting) > 4*t.p.Timings.Detection
+	return t.deserted(d, s) || s.Lease && t.confirmed(d, s) != 0 && t.Now.Sub(s.Acting) > 4*t.p.Timings.Detection
 }
 
 // candidate says that the duty is free and that this node should have it.
@@ -154,7 +161,7 @@ func (t *turn) candidate(d duty, s *Duty) bool {
 	if s.Vacant == 0 {
 		s.Vacant = t.Now
 	}
-	if why := t.unfit(d); why != "" {
+	if why := t.unfit(d, s); why != "" {
 		t.blocked("takeover of "+d.title(), why)
 		return false
 	}
@@ -207,7 +214,7 @@ func (t *turn) offeredToMe(d duty) bool {
 }
 
 // unfit says why this node should not have the duty at all.
-func (t *turn) unfit(d duty) string {
+func (t *turn) unfit(d duty, s *Duty) string {
 	switch {
 	case t.Orders.Pause:
 		return "this node is paused; understudy resume ends that"
@@ -220,10 +227,8 @@ func (t *turn) unfit(d duty) string {
 	case t.Units[d.name].Running:
 		return "the programs here that write its data are still stopping"
 	}
-	for _, m := range t.Mirrors {
-		if m.Role == d.name && !m.CaughtUp {
-			return fmt.Sprintf("the mirror here is not caught up (%s behind)", ms(m.Lag))
-		}
+	if why, _ := t.lacks(d, s); why != "" {
+		return why
 	}
 	if t.health(false) == cluster.Unhealthy && t.fitter(d) {
 		return "this node is unhealthy and another is not"
@@ -252,17 +257,25 @@ func (t *turn) couldHold(d duty, k string) bool {
 	if !t.alive(k) || !said.Voting || said.Paused || said.Phase == cluster.Stopping || d.role != nil && said.Phase < cluster.Applied {
 		return false
 	}
-	for _, m := range said.Mirrors {
-		if m.Role == d.name && !m.CaughtUp {
-			return false
-		}
+	own, mirrored := t.mirror(d)
+	if !mirrored {
+		return true
 	}
-	return true
+	switch theirs, ok := t.copyOf(d, k); {
+	case !ok:
+		return false
+	case !holding(t.was.Duties[d.name].Hold.State):
+		return theirs.Synced >= own.Synced
+	default:
+		return t.follows(theirs, own) || t.Orders.Leave && theirs.Complete && theirs.Epoch == own.Epoch // it may do so soon
+	}
 }
 
-// better lists the peers that come before this node: healthier, with a clock that is right, or earlier in the roster.
+// better lists the peers that come before this node: with better data, healthier, with a clock that is right, or earlier in the
+// roster.
 func (t *turn) better(d duty) []string {
 	mine := rank(t.health(false), t.ClockOff)
+	own, _ := t.mirror(d)
 	var all []string
 	me := slices.Index(d.nodes, t.p.Self)
 	for i, k := range d.nodes {
@@ -272,7 +285,9 @@ func (t *turn) better(d duty) []string {
 		if holdOf(t.said(k), d.name).State == cluster.Released && bidOf(t.said(k), d.name).Epoch == 0 {
 			continue // it has just given up, and knows why
 		}
-		if theirs := rank(t.said(k).Health, t.said(k).ClockOff); theirs > mine || theirs == mine && i < me {
+		data, _ := t.copyOf(d, k)
+		theirs := rank(t.said(k).Health, t.said(k).ClockOff)
+		if cmp.Or(cmp.Compare(data.Synced, own.Synced), cmp.Compare(theirs, mine), worth(data, own), cmp.Compare(me, i)) > 0 {
 			all = append(all, k)
 		}
 	}

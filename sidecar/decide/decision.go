@@ -58,6 +58,7 @@ const (
 	NoteTaken    NoteKind = "taken over"
 	NoteStepped  NoteKind = "stepped down"
 	NoteMoved    NoteKind = "moved"
+	NoteMissing  NoteKind = "data missing"
 )
 
 // Expect is what an action assumes. The executor reads it afresh right before it acts, and does nothing if it no longer holds.
@@ -102,7 +103,7 @@ type ReadHolder struct {
 	Address netip.Addr
 }
 
-// ReadMachine asks the provider about one machine by its ID.
+// ReadMachine asks the provider about one machine by its ID. Node is the key of the answer in View.Machines.
 type ReadMachine struct {
 	Reason
 	Node, Machine string
@@ -124,6 +125,12 @@ type StartDrain struct {
 
 // CountSockets counts the connections that end at the role's address.
 type CountSockets struct {
+	Reason
+	Role string
+}
+
+// Settle asks the one who copies a role's data for a barrier: View.Settled says when it has passed.
+type Settle struct {
 	Reason
 	Role string
 }
@@ -230,6 +237,7 @@ func (a ReadMachine) Key() string    { return "machine of " + a.Node }
 func (a PrimaryUnits) Key() string   { return "primary units " + a.Role }
 func (a StartDrain) Key() string     { return "drain " + a.Role }
 func (a CountSockets) Key() string   { return "connections of " + a.Role }
+func (a Settle) Key() string         { return "barrier of " + a.Role }
 func (a ReadLedger) Key() string     { return "ledger" }
 func (a WriteDuty) Key() string      { return fmt.Sprintf("epoch %d of %s", a.Record.Epoch, a.Record.Duty) }
 func (a ClaimTie) Key() string       { return fmt.Sprintf("tie %d", a.Tie.N) }

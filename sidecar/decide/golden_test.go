@@ -53,7 +53,7 @@ func saying(v *View, node string, f func(*cluster.Announcement)) {
 }
 
 func decisionCases() []decisionCase {
-	return []decisionCase{
+	return append(dataCases(), []decisionCase{
 		{"rest", "primary at rest", "lb1", three, false, func(g *rig, v *View, m *Memory, p *Policy) {}},
 		{"rest", "standby at rest", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {}},
 		{"S1", "another machine has our name", "lb1", three, true, func(g *rig, v *View, m *Memory, p *Policy) {
@@ -179,11 +179,7 @@ func decisionCases() []decisionCase {
 			after(g, v, 560*time.Millisecond, "lb1")
 			v.Orders.Pause = true
 		}},
-		{"L2", "mirror is behind", "mail2", eight, false, func(g *rig, v *View, m *Memory, p *Policy) {
-			after(g, v, 560*time.Millisecond, "mail1")
-			v.Mirrors = []cluster.Mirror{{Role: "mail", Lag: 90 * time.Second}}
-		}},
-	}
+	}...)
 }
 
 // winning puts lb2 where lb3 has promised it the next epoch.
@@ -283,9 +279,15 @@ func render(v View, d Decision) string {
 	}
 	for _, x := range d.Say.Bids {
 		fmt.Fprintf(&b, "; bid %s %d", x.Duty, x.Epoch)
+		if x.Last {
+			b.WriteString(", the last")
+		}
 	}
 	for _, x := range d.Say.Holds {
 		fmt.Fprintf(&b, "; %s %s %d %s", x.State, x.Duty, x.Epoch, x.To)
+	}
+	for _, x := range d.Say.Mirrors {
+		fmt.Fprintf(&b, "; data of %s of epoch %d, synced %d, from %d", x.Role, x.Epoch, x.Synced, x.From)
 	}
 	fmt.Fprintf(&b, "\nagain   in %s\n", d.LookAgain.Sub(v.Now).Round(time.Millisecond))
 	return b.String()
@@ -318,5 +320,6 @@ func (l Lasting) clone() Lasting {
 	maps.Copy(c.Epochs, l.Epochs)
 	maps.Copy(c.Promised, l.Promised)
 	maps.Copy(c.Leases, l.Leases)
+	c.Data = maps.Clone(l.Data)
 	return c
 }

@@ -37,6 +37,9 @@ func (t *turn) win(d duty, s *Duty) {
 		how = "the ledger has it"
 	}
 	t.note(NoteTaken, t.p.Self, d.name, fmt.Sprintf("%s is primary of %s under epoch %d: %s", t.p.Self, d.title(), s.Hold.Epoch, how))
+	if s.Loss != "" {
+		t.note(NoteMissing, t.p.Self, d.name, fmt.Sprintf("%s takes over %s with %s", t.p.Self, d.title(), s.Loss))
+	}
 }
 
 // promisers are the members that have promised us an epoch from from on: all of them, those that are clear of the holder before,
@@ -168,9 +171,16 @@ func (t *turn) lost(d duty, s *Duty) string {
 	return fmt.Sprintf("a majority has not confirmed this node for %s", ms(t.Now.Sub(since)))
 }
 
-// uselessWait says why a lease that is being waited out will come to nothing: a majority is here, and has not promised it.
+// uselessWait says why an epoch that is being waited for will come to nothing: newer data have come back meanwhile, or, where it is
+// a lease that is waited out, a majority is here, and has not promised it.
 func (t *turn) uselessWait(d duty, s *Duty) string {
-	if !s.Lease || s.Hold.State != cluster.Waiting {
+	if s.Hold.State != cluster.Waiting {
+		return ""
+	}
+	if why, _ := t.lacks(d, s); why != "" {
+		return why
+	}
+	if !s.Lease {
 		return ""
 	}
 	if promised, _, _ := t.promisers(d, s, s.Hold.Epoch); len(promised) < t.p.majority() && t.reach() >= t.p.majority() {

@@ -27,6 +27,8 @@ type Lasting struct {
 	Voted bool `json:"voted,omitempty"`
 	// Leases are the leased epochs of each duty that this node has promised, or bid for, and that are not known to be over.
 	Leases map[string][]Lease `json:"leases,omitempty"`
+	// Data is what this machine knows of its role's data, by duty.
+	Data map[string]Data `json:"data,omitempty"`
 }
 
 // Lease is an epoch that somebody may hold by the ledger's word.
@@ -56,12 +58,19 @@ type Duty struct {
 	// Draining and Offering are when those steps of a planned move began; To is where it goes. Zero: there is no move.
 	Draining, Offering cluster.Instant
 	To                 string
-	// Stopping: the move has come to where the primary units must not run any more.
+	// Stopping: the move has come to where the primary units must not run any more. Halted is since when they do not, for a role
+	// with data.
 	Stopping bool
+	Halted   cluster.Instant
 	// Again is when a bid or an offer that came to nothing may be made again.
 	Again cluster.Instant
 	// Vacant is since when nobody else was seen to hold the duty; zero: somebody does.
 	Vacant cluster.Instant
+	// Writes is the epoch that the role's data are written under here: that of when this node began to act. Epochs that it takes while
+	// it acts do not change it. Zero: it does not write. Shared is the newest epoch under which it has said that the copy keeps up.
+	Writes, Shared uint64
+	// Loss is what is known to be missing in the data that the bid or the duty rests on, for people. Empty: nothing.
+	Loss string
 }
 
 // Before is a former holder.

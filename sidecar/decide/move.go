@@ -35,7 +35,7 @@ func (t *turn) move(d duty, s *Duty) {
 		s.To, s.Draining = to, t.Now
 		t.note(NoteMoved, t.p.Self, d.name, fmt.Sprintf("%s moves from %s to %s: %s", d.title(), t.p.Self, to, why))
 	}
-	if s.Offering == 0 && !(t.drained(d, s, why) && t.stopped(d, s)) {
+	if s.Offering == 0 && !(t.drained(d, s, why) && t.stopped(d, s) && t.settled(d, s)) {
 		return
 	}
 	if s.Offering == 0 {
@@ -59,7 +59,7 @@ func (t *turn) stopped(d duty, s *Duty) bool {
 }
 
 // stay forgets a planned move.
-func (s *Duty) stay() { s.Draining, s.Offering, s.To, s.Stopping = 0, 0, "", false }
+func (s *Duty) stay() { s.Draining, s.Offering, s.Halted, s.To, s.Stopping = 0, 0, 0, "", false }
 
 // nowhere deals with a move that has no target: it waits, unless this node is going down anyway.
 func (t *turn) nowhere(d duty, s *Duty, why string) {

@@ -159,6 +159,7 @@ func (t *turn) duty(d duty) {
 	t.address(d, &s)
 	t.units(d, &s)
 	t.record(d, &s)
+	t.data(d, &s)
 	t.duties[d.name] = s
 	t.remember(d, &s)
 }
@@ -204,5 +205,5 @@ func raise(epochs map[string]uint64, duty string, to uint64) map[string]uint64 {
 // Equal says that two hold the same, so that nothing needs to be written.
 func (l Lasting) Equal(other Lasting) bool {
 	return l.Voted == other.Voted && maps.Equal(l.Epochs, other.Epochs) && maps.Equal(l.Promised, other.Promised) &&
-		maps.EqualFunc(l.Leases, other.Leases, slices.Equal[[]Lease])
+		maps.EqualFunc(l.Leases, other.Leases, slices.Equal[[]Lease]) && maps.Equal(l.Data, other.Data)
 }

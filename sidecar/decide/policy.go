@@ -73,6 +73,10 @@ type Timings struct {
 	Startup time.Duration
 	// Drain is how long running requests may take before a duty moves all the same.
 	Drain time.Duration
+	// Behind is how much later than the primary a copy of its data may be and still be said to keep up with it.
+	Behind time.Duration
+	// Settle is how long a planned move waits, once the programs are stopped, for all data to be on the other node.
+	Settle time.Duration
 }
 
 // DefaultTimings derives the waits from those of roles.yaml.
@@ -83,7 +87,7 @@ func DefaultTimings(t role.Timings) Timings {
 		Reserved: max(d*5/2, 1200*time.Millisecond),
 		LeaseFor: 5 * time.Second, LeaseWait: 10 * time.Second, LedgerEvery: time.Second, LedgerIdle: 10 * time.Second,
 		StaleAfter: 30 * time.Second, Reconcile: 5 * time.Second, Drain: 10 * time.Second,
-		Hold: t.ReplacementHold, Startup: t.StartupTimeout,
+		Hold: t.ReplacementHold, Startup: t.StartupTimeout, Behind: 2 * d, Settle: 10 * time.Second,
 	}
 }
 
@@ -98,6 +102,11 @@ type Rails struct {
 	Recheck    bool // the executor acts without reading again what the decision assumed; imitated there
 	Sticky     bool // members promise although they hear the holder
 	Absent     bool // an empty or failed reading of a zone counts as an empty zone
+
+	Newest   bool // a node takes over whatever data it has, and members let it
+	Deserted bool // a primary whose copy is away goes on under the same epoch
+	Needed   bool // a machine that may have the only newest data is replaced like any other
+	Settle   bool // a planned move does not wait for the last data
 
 	Verdicts    bool // a node is replaced on one member's word
 	HoldTime    bool // a node is replaced as soon as it has failed

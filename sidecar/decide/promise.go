@@ -88,8 +88,8 @@ func (t *turn) promise(d duty, s *Duty) {
 		if h.State == cluster.Held || h.State == cluster.Offered {
 			s.Acted = max(s.Acted, h.Epoch)
 		}
-		if h.State == cluster.Waiting && leaseOf(t.said(k), d.name) && !t.free(d, s, k) {
-			continue // a lease that is waited out may come to nothing, and must not displace a holder that is heard
+		if h.State == cluster.Waiting && leaseOf(t.said(k), d.name) && !(t.free(d, s, k) && t.acceptable(d, s, k, false)) {
+			continue // a lease that is waited out may come to nothing, and must not displace a holder that is heard, nor newer data
 		}
 		again := s.Promise.Epoch == 0 && h.Epoch == t.lasting.Promised[d.name] // before we started, perhaps to this holder
 		if acting(h.State) && slices.Contains(d.nodes, k) && (h.Epoch > t.floor(d, s) || again) && !t.overtaken(d, k, h.Epoch) {
@@ -104,7 +104,7 @@ func (t *turn) promise(d duty, s *Duty) {
 	}
 	best, by := cluster.Bid{}, ""
 	for _, k := range d.nodes {
-		if b := bidOf(t.said(k), d.name); k != t.p.Self && b.Epoch > max(best.Epoch, t.floor(d, s)) && !t.overtaken(d, k, b.Epoch) {
+		if b := bidOf(t.said(k), d.name); k != t.p.Self && b.Epoch > max(best.Epoch, t.floor(d, s)) && !t.overtaken(d, k, b.Epoch) && t.acceptable(d, s, k, b.Last) {
 			best, by = b, k
 		}
 	}

@@ -34,7 +34,7 @@ func (t *turn) replace() {
 	var lost []loss
 	for _, k := range t.p.hireOrder() {
 		if in := t.Ledger.Intents[k]; in.Open() {
-			if !h.free(k) {
+			if !h.free(k) && !h.copies(k) {
 				h.busy = append(h.busy, k)
 			}
 		} else if l := h.lost(k); l.why != "" {
@@ -95,17 +95,17 @@ func (h *hiring) unable() string {
 }
 
 // noList says why the list of machines cannot be relied on. A list that lacks this very machine is somebody else's, or cut short.
-func (h *hiring) noList(every time.Duration) string {
-	l := h.List
-	if h.Now.Since(l.At) > every {
-		h.act(ReadList{Reason: "which machines are there?"})
+func (t *turn) noList(every time.Duration) string {
+	l := t.List
+	if t.Now.Since(l.At) > every {
+		t.act(ReadList{Reason: "which machines are there?"})
 	}
-	h.in(every)
+	t.in(every)
 	switch {
-	case h.Now.Since(l.At) > 3*every:
+	case t.Now.Since(l.At) > 3*every:
 		return "the list of machines is awaited"
-	case l.machine(h.Machine) == nil && !h.p.Off.List:
-		return fmt.Sprintf("the list of machines does not have this one (%s), so it cannot be right", h.Machine)
+	case l.machine(t.Machine) == nil && !t.p.Off.List:
+		return fmt.Sprintf("the list of machines does not have this one (%s), so it cannot be right", t.Machine)
 	}
 	return ""
 }
@@ -159,12 +159,16 @@ func (h *hiring) lost(k string) loss {
 	if h.free(k) {
 		return loss{node: k, why: "the provider says that its machine is gone", free: true}
 	}
+	if why := h.needed(k); why != "" {
+		h.blocked(what, why)
+		return loss{}
+	}
 	if h.alone {
 		switch {
 		case !h.gone(k):
 			h.blocked(what, "this side of the cluster is no majority, and the provider does not say twice that the machine is off or gone")
 		case !h.lately(k): // it may have been switched on
-			h.ask(k)
+			h.askAbout(k)
 			h.blocked(what, "the provider is asked once more whether its machine is off")
 		default:
 			return loss{node: k, why: "the provider says that its machine is off"}
@@ -181,6 +185,34 @@ func (h *hiring) lost(k string) loss {
 		return loss{}
 	}
 	return loss{node: k, why: "silent for " + ms(h.silence(k)) + " to a majority"}
+}
+
+// needed says why a machine that may come back is not to be switched off: it may have the newest data of its role, because nobody
+// has taken that over. Empty: it is not known to be so.
+func (h *hiring) needed(k string) string {
+	i := slices.IndexFunc(h.p.Roles, func(r Role) bool { return r.Data && r.Primary && slices.Contains(r.Nodes, k) })
+	if i < 0 || h.p.Off.Needed {
+		return ""
+	}
+	d, mirrored := duty{name: h.p.Roles[i].Name, role: &h.p.Roles[i]}, false
+	for _, j := range h.p.Roles[i].Nodes {
+		said := &h.of(j).peer.Said
+		if j == h.p.Self {
+			if holding(h.duties[d.name].Hold.State) {
+				return ""
+			}
+			said = &cluster.Announcement{Mirrors: h.Mirrors}
+		} else if holding(holdOf(h.said(j), d.name).State) {
+			return ""
+		}
+		_, ok := mirrorOf(said, d)
+		mirrored = mirrored || ok
+	}
+	if !mirrored {
+		return ""
+	}
+	return fmt.Sprintf("nobody has taken over %s, so its machine%s may have data that no other has: bring it back, or `understudy discard %s`",
+		d.name, spaced(h.machineOf(k)), k)
 }
 
 // neverThere is about a node that no machine has ever claimed. A machine of its name may be on its way to that.
@@ -215,23 +247,23 @@ func (t *turn) unheard(k string) int {
 }
 
 // askFor asks the provider about a silent member's machine.
-func (h *hiring) askFor(k string) {
-	id := h.machineOf(k)
+func (t *turn) askFor(k string) {
+	id := t.machineOf(k)
 	if id == "" {
 		return
 	}
 	every := time.Second
-	if m := h.Machines[k]; m.ID == id && m.Same >= 2 {
+	if m := t.Machines[k]; m.ID == id && m.Same >= 2 {
 		every = 5 * time.Second
 	}
-	if h.Now.Since(h.Machines[k].At) >= every || h.Machines[k].ID != id {
-		h.ask(k)
+	if t.Now.Since(t.Machines[k].At) >= every || t.Machines[k].ID != id {
+		t.askAbout(k)
 	}
-	h.in(every)
+	t.in(every)
 }
 
-func (h *hiring) ask(k string) {
-	h.act(ReadMachine{Reason: Reason(fmt.Sprintf("%s is silent; is its machine there?", k)), Node: k, Machine: h.machineOf(k)})
+func (t *turn) askAbout(k string) {
+	t.act(ReadMachine{Reason: Reason(fmt.Sprintf("%s is silent; is its machine there?", k)), Node: k, Machine: t.machineOf(k)})
 }
 
 // lately says that the provider's answer about a member's machine is new enough to act on where nobody else confirms it.
@@ -366,13 +398,19 @@ func (h *hiring) bury(k string, in cluster.Intent) {
 		return
 	}
 	if h.alone && !h.free(k) && (!h.gone(k) || !h.lately(k)) {
-		h.ask(k)
+		h.askAbout(k)
 		h.blocked("replacement of "+k, "this side of the cluster is no majority, and the provider has not said twice, and lately, that the machine is off")
 		return
 	}
 	// The loss may be over since the intent was written, by somebody who saw more.
 	if !h.free(k) && !h.alone && h.unheard(k) < h.p.majority() && !h.p.Off.Verdicts {
 		h.blocked("replacement of "+k, "fewer than a majority say that it is silent now")
+		return
+	}
+	// Nor has a majority waited yet for what a minority began, which relied on a machine that was off and may run now.
+	if until := h.verdicts[k].Since.Add(h.p.Timings.Hold); !h.free(k) && !h.alone && h.Now < until && !h.p.Off.HoldTime {
+		h.at(until)
+		h.blocked("replacement of "+k, "it may come back until "+ms(h.p.Timings.Hold)+" after it has failed")
 		return
 	}
 	h.act(Tombstone{
@@ -467,6 +505,10 @@ func (h *hiring) arrived(k string, in cluster.Intent, c cluster.Claim) {
 		if h.parted(k, in) {
 			h.close(in, cluster.Done, c.Machine, k+" has a machine again")
 		}
+	case h.copies(k):
+		m, _ := h.copyOn(k)
+		h.blocked("new machine of "+k, k+" "+Copying(m))
+		h.in(time.Second)
 	case h.ago(in.Called) > h.p.Timings.Startup:
 		h.close(in, cluster.Failed, c.Machine, fmt.Sprintf("the new machine does not serve after %s", h.p.Timings.Startup))
 	case claim != c.Epoch:
@@ -488,14 +530,51 @@ func (h *hiring) come(k string) (cluster.Phase, uint64) {
 	return said.Phase, said.Claim
 }
 
-// goal is the phase in which a new machine has done its part. What is still missing on one of a role with data is the data,
-// and another machine would not bring it sooner.
+// goal is the phase in which a new machine has done its part. One of a role with data serves when it has them; where nothing mirrors
+// there is nothing to wait for.
 func (h *hiring) goal(k string) cluster.Phase {
-	if h.keeps(k) {
+	if _, ok := h.copyOn(k); h.keeps(k) && !ok {
 		return cluster.Applied
 	}
 	return cluster.Serving
 }
+
+// copyOn is what a node says of its role's data.
+func (h *hiring) copyOn(k string) (cluster.Mirror, bool) {
+	for i := range h.p.Roles {
+		if r := &h.p.Roles[i]; slices.Contains(r.Nodes, k) {
+			return h.copyOf(duty{name: r.Name, role: r}, k)
+		}
+	}
+	return cluster.Mirror{}, false
+}
+
+// copies says that all that a new machine lacks is data. They take as long as they take, and another machine would not have them sooner.
+func (h *hiring) copies(k string) bool {
+	m, ok := h.copyOn(k)
+	phase, claim := h.come(k)
+	health := h.said(k).Health
+	if k == h.p.Self {
+		health = h.ownHealth()
+	}
+	return ok && phase == cluster.Applied && health == cluster.Healthy && claim > h.Ledger.Intents[k].Replaces && !(m.Complete && h.keepsUp(m))
+}
+
+// Copying says of a node how far its copy has come that does not keep up: "is copying: 120 MB behind".
+func Copying(m cluster.Mirror) string {
+	switch {
+	case m.Epoch == 0:
+		return "has no data yet, and nobody to copy them from"
+	case m.Behind > 0:
+		return fmt.Sprintf("is copying: %s behind", megabytes(m.Behind))
+	case m.Complete && m.Lag < cluster.Forever:
+		return fmt.Sprintf("is %s behind with its data", ms(m.Lag))
+	}
+	return "is copying the data"
+}
+
+// megabytes is a size for people, rounded up.
+func megabytes(n uint64) string { return fmt.Sprintf("%d MB", (n+999_999)/1_000_000) }
 
 // parted says that the old machine is deleted, or kept for its data. Until then it is being deleted.
 func (h *hiring) parted(k string, in cluster.Intent) bool {

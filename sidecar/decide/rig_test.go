@@ -32,6 +32,7 @@ type rig struct {
 	ledgerAway bool
 	gone       map[string]bool
 	cloud      *rigCloud      // nil: machines are only asked about
+	data       *rigData       // nil: nothing mirrors
 	worst      map[string]int // role → most open gates at one instant
 	holderOf   map[string]string
 	opened     map[string][]string // role → who had its gate open, one after the other
@@ -147,6 +148,9 @@ func (g *rig) step() {
 	if g.cloud != nil {
 		g.cloud.step()
 	}
+	if g.data != nil {
+		g.data.step()
+	}
 	g.watch()
 }
 
@@ -189,6 +193,9 @@ func (g *rig) turn(n *rigNode) {
 		}
 	}
 	n.v.Nonce = fmt.Sprintf("%032x", g.now)
+	if g.data != nil {
+		g.data.read(n)
+	}
 	d := Next(n.v, n.m, n.p)
 	n.m, n.out = d.Memory, d
 	for _, note := range d.Notes {
@@ -206,6 +213,9 @@ func (g *rig) turn(n *rigNode) {
 		g.ledgerAct(n, a)
 		if u, ok := a.(PrimaryUnits); ok {
 			g.units(n, u)
+		}
+		if s, ok := a.(Settle); ok {
+			g.data.settle(n, s)
 		}
 		if g.cloud != nil && !g.ledgerAway {
 			g.cloud.act(n, a)

@@ -11,7 +11,7 @@ import (
 func (t *turn) say() cluster.Announcement {
 	a := cluster.Announcement{
 		Claim: t.Claim.Epoch, Machine: t.Machine, Private: t.Private, Public: t.Public, Phase: t.phase(), Health: t.ownHealth(),
-		Voting: t.votes, Paused: t.Orders.Pause, Commit: t.Commit, ClockOff: t.ClockOff, Mirrors: t.Mirrors,
+		Voting: t.votes, Paused: t.Orders.Pause, Commit: t.Commit, ClockOff: t.ClockOff, Mirrors: t.mirrors(),
 	}
 	names := make([]string, 0, len(t.duties))
 	for name := range t.duties {
@@ -27,7 +27,7 @@ func (t *turn) say() cluster.Announcement {
 			a.Promises = append(a.Promises, cluster.Promise{Duty: name, Epoch: t.lasting.Promised[name], Clear: true})
 		}
 		if s.Bid > 0 {
-			a.Bids = append(a.Bids, cluster.Bid{Duty: name, Epoch: s.Bid, Lease: s.BidLease})
+			a.Bids = append(a.Bids, cluster.Bid{Duty: name, Epoch: s.Bid, Lease: s.BidLease, Last: s.Loss != "" && !acting(s.Hold.State)})
 		}
 		if h := t.told(name, s); h.State != 0 {
 			a.Holds = append(a.Holds, h)
@@ -77,11 +77,24 @@ func (t *turn) phase() cluster.Phase {
 		return cluster.Serving
 	}
 	for _, m := range t.Mirrors {
-		if m.Role == r.Name && m.CaughtUp {
+		if m.Role == r.Name && m.Complete && t.keepsUp(m) {
 			return cluster.Serving
 		}
 	}
 	return cluster.Applied
+}
+
+// mirrors is what is said of the data here.
+func (t *turn) mirrors() []cluster.Mirror {
+	r := t.p.role()
+	if r == nil {
+		return nil
+	}
+	m, ok := t.mirror(duty{name: r.Name, role: r})
+	if !ok {
+		return nil
+	}
+	return []cluster.Mirror{m}
 }
 
 // holds says that this node acts under a role's duty.

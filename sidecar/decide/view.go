@@ -26,7 +26,12 @@ type View struct {
 	StandbyHealth cluster.Health
 	Commit        string
 	ClockOff      bool
-	Mirrors       []cluster.Mirror // of this node's role; empty: no mirroring here, which decides nothing
+	// Mirrors is the state of this node's role's data, without what decide adds (Synced, From). Whoever mirrors knows it from the
+	// first turn on, since it lies beside the data. Empty: nothing mirrors here, which decides nothing.
+	Mirrors []cluster.Mirror
+	// Settled is when the newest barrier that has passed was asked for, by role: all that was written here before that instant is
+	// on the other node's disk.
+	Settled map[string]cluster.Instant
 
 	Peers map[string]cluster.Peer // every other member, by name
 
@@ -35,7 +40,8 @@ type View struct {
 	Gates   map[string]GateReading
 	Units   map[string]UnitReading // by role
 	Holders map[string]HolderReading
-	// Machines are the provider's answers about members' machines, each asked by ID, by node name.
+	// Machines are the provider's answers about members' machines, each asked by ID, by node name; and about those that are no node
+	// any more, by "machine <ID>".
 	Machines map[string]MachineReading
 	// List is the provider's list of the cluster's machines.
 	List ListReading

@@ -26,6 +26,25 @@ const (
 	flagAfterLease
 )
 
+// Flags of a bid.
+const (
+	flagBidLease = 1 << iota
+	flagLast
+)
+
+// Flags of a mirror.
+const (
+	flagSource = 1 << iota
+	flagComplete
+)
+
+// lag is what changes in a mirror from beat to beat.
+type lag struct {
+	caughtUp bool
+	by       time.Duration
+	behind   uint64
+}
+
 // appendAnnouncement writes all of an announcement but the lags of its mirrors, see lags. Two that are equal but for those
 // give the same bytes.
 func appendAnnouncement(b []byte, a cluster.Announcement) []byte {
@@ -40,18 +59,27 @@ func appendAnnouncement(b []byte, a cluster.Announcement) []byte {
 		return append(appendString(b, p.Holder), promiseFlags(p))
 	})
 	b = appendList(b, a.Bids, func(b []byte, bid cluster.Bid) []byte {
-		return appendFlag(binary.AppendUvarint(appendString(b, bid.Duty), bid.Epoch), bid.Lease)
+		return append(binary.AppendUvarint(appendString(b, bid.Duty), bid.Epoch), flagIf(bid.Lease, flagBidLease)|flagIf(bid.Last, flagLast))
 	})
 	b = appendList(b, a.Holds, func(b []byte, h cluster.Hold) []byte {
 		b = binary.AppendUvarint(appendString(b, h.Duty), h.Epoch)
 		return appendString(append(b, byte(h.State)), h.To)
 	})
 	b = appendList(b, a.Mirrors, func(b []byte, m cluster.Mirror) []byte {
-		return appendFlag(appendString(b, m.Role), m.CaughtUp)
+		b = binary.AppendUvarint(appendString(b, m.Role), m.Epoch)
+		b = append(b, flagIf(m.Source, flagSource)|flagIf(m.Complete, flagComplete))
+		return binary.AppendUvarint(binary.AppendUvarint(b, m.Synced), m.From)
 	})
 	return appendList(b, a.Want, func(b []byte, m cluster.Move) []byte {
 		return appendString(binary.AppendUvarint(appendString(b, m.Duty), m.From), m.To)
 	})
+}
+
+func flagIf(set bool, flag byte) byte {
+	if set {
+		return flag
+	}
+	return 0
 }
 
 func promiseFlags(p cluster.Promise) (f byte) {
@@ -96,14 +124,23 @@ func decodeAnnouncement(b []byte) (cluster.Announcement, error) {
 		return p
 	})
 	a.Bids = list(r, func(r *reader) cluster.Bid {
-		return cluster.Bid{Duty: r.string(), Epoch: r.varint(), Lease: r.flag()}
+		bid := cluster.Bid{Duty: r.string(), Epoch: r.varint()}
+		f := r.upTo(flagBidLease | flagLast)
+		bid.Lease, bid.Last = f&flagBidLease != 0, f&flagLast != 0
+		return bid
 	})
 	a.Holds = list(r, func(r *reader) cluster.Hold {
 		h := cluster.Hold{Duty: r.string(), Epoch: r.varint(), State: cluster.HoldState(r.upTo(byte(cluster.Released))), To: r.string()}
 		r.bad = r.bad || h.State == 0
 		return h
 	})
-	a.Mirrors = list(r, func(r *reader) cluster.Mirror { return cluster.Mirror{Role: r.string(), CaughtUp: r.flag()} })
+	a.Mirrors = list(r, func(r *reader) cluster.Mirror {
+		m := cluster.Mirror{Role: r.string(), Epoch: r.varint()}
+		f := r.upTo(flagSource | flagComplete)
+		m.Source, m.Complete = f&flagSource != 0, f&flagComplete != 0
+		m.Synced, m.From = r.varint(), r.varint()
+		return m
+	})
 	a.Want = list(r, func(r *reader) cluster.Move {
 		return cluster.Move{Duty: r.string(), From: r.varint(), To: r.string()}
 	})
@@ -114,21 +151,28 @@ func decodeAnnouncement(b []byte) (cluster.Announcement, error) {
 }
 
 // lags are how far an announcement's mirrors are behind.
-func lags(a cluster.Announcement) []time.Duration {
-	all := make([]time.Duration, 0, len(a.Mirrors))
+func lags(a cluster.Announcement) []lag {
+	all := make([]lag, 0, len(a.Mirrors))
 	for _, m := range a.Mirrors {
-		all = append(all, m.Lag)
+		all = append(all, lag{m.CaughtUp, m.Lag, m.Behind})
 	}
 	return all
 }
 
+func appendLag(b []byte, l lag) []byte {
+	return binary.AppendUvarint(appendDuration(appendFlag(b, l.caughtUp), l.by), l.behind)
+}
+
+func (r *reader) lag() lag { return lag{r.flag(), r.duration(), r.varint()} }
+
 // setLags is the reverse of lags.
-func setLags(a *cluster.Announcement, all []time.Duration) error {
+func setLags(a *cluster.Announcement, all []lag) error {
 	if len(all) != len(a.Mirrors) {
 		return errAnnouncement
 	}
 	for i := range a.Mirrors {
-		a.Mirrors[i].Lag = all[i]
+		m := &a.Mirrors[i]
+		m.CaughtUp, m.Lag, m.Behind = all[i].caughtUp, all[i].by, all[i].behind
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ var errBody = errors.New("beat cannot be read")
 // body is a beat without what its datagram adds.
 type body struct {
 	said  []byte // by appendAnnouncement
-	lags  []time.Duration
+	lags  []lag
 	heard []entry // sorted by peer, each once
 }
 
@@ -47,7 +47,7 @@ func (b *body) about(name string) entry {
 func appendBody(b []byte, v *body) []byte {
 	b = binary.AppendUvarint(b, uint64(len(v.said)))
 	b = append(b, v.said...)
-	b = appendList(b, v.lags, appendDuration)
+	b = appendList(b, v.lags, appendLag)
 	b = binary.AppendUvarint(b, uint64(len(v.heard)))
 	before := ""
 	for _, e := range v.heard {
@@ -70,7 +70,7 @@ func decodeBody(b []byte, v *body, intern func([]byte) string) (more []byte, err
 	v.said = r.bytes(r.varint())
 	v.lags, v.heard = v.lags[:0], v.heard[:0]
 	for n := r.count(); n > 0 && !r.bad; n-- {
-		v.lags = append(v.lags, r.duration())
+		v.lags = append(v.lags, r.lag())
 	}
 	var name [255]byte
 	length := 0

@@ -29,12 +29,12 @@
 //	         byte flags (1 voting, 2 paused, 4 clock off); string commit;
 //	         list of promises: string duty; varint epoch; string holder;
 //	           byte flags (1 lease, 2 clear, 4 after a lease);
-//	         list of bids: string duty; varint epoch; byte lease (0, 1);
+//	         list of bids: string duty; varint epoch; byte flags (1 lease, 2 last);
 //	         list of holds: string duty; varint epoch; byte state; string to;
-//	         list of mirrors: string role; byte caught up;
+//	         list of mirrors: string role; varint epoch; byte flags (1 source, 2 complete); varint synced; varint from;
 //	         list of moves: string duty; varint from; string to
-//	…      list of durations: the lag of each mirror; they stand apart because they change from beat to beat,
-//	       and the announcement seldom does
+//	…      list of the same length, for each mirror: byte caught up (0, 1); duration lag; varint bytes behind;
+//	       they stand apart because they change from beat to beat, and the announcement seldom does
 //	…      list of the other members, by ascending name:
 //	         byte how many bytes of the name before are the start of this one; string the rest of it;
 //	         duration the pace at which the sender sends beats to it;

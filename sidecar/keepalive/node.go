@@ -26,7 +26,7 @@ type node struct {
 	order []*peer // by name
 
 	said    []byte // our announcement without its lags; nil: nothing yet, so we are silent
-	lags    []time.Duration
+	lags    []lag
 	duties  bool // we hold duties, or bid for some
 	pending bool // not everybody has been sent what is said
 	looking bool // somebody has looked and not spoken yet, see look

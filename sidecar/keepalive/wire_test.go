@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,15 +26,16 @@ func everything() cluster.Announcement {
 		Claim: 7, Machine: "3164494", Private: netip.MustParseAddr("10.77.1.2"), Public: netip.MustParseAddr("2001:db8::2"),
 		Phase: cluster.Serving, Health: cluster.Healthy, Voting: true, Paused: true, Commit: strings.Repeat("5e", 20), ClockOff: true,
 		Promises: []cluster.Promise{{Duty: "@cluster", Epoch: 300, Holder: "web1", Clear: true}, {Duty: "lb", Epoch: 2, Holder: "lb1", Lease: true, AfterLease: true}},
-		Bids:     []cluster.Bid{{Duty: "mail", Epoch: 1 << 40, Lease: true}},
+		Bids:     []cluster.Bid{{Duty: "mail", Epoch: 1 << 40, Lease: true}, {Duty: "repo", Epoch: 3, Last: true}},
 		Holds:    []cluster.Hold{{Duty: "mail", Epoch: 12, State: cluster.Offered, To: "mail2"}},
-		Mirrors:  []cluster.Mirror{{Role: "mail", CaughtUp: true}, {Role: "repo", Lag: 90 * time.Second}},
-		Want:     []cluster.Move{{Duty: "lb", From: 2, To: "lb2"}},
+		Mirrors: []cluster.Mirror{{Role: "mail", Epoch: 12, Source: true, CaughtUp: true, Synced: 14, From: 12},
+			{Role: "repo", Epoch: 3, Complete: true, Lag: 90 * time.Second, Behind: 1 << 33}},
+		Want: []cluster.Move{{Duty: "lb", From: 2, To: "lb2"}},
 	}
 }
 
 // decodeWhole reads an announcement with its lags.
-func decodeWhole(said []byte, of []time.Duration) (cluster.Announcement, error) {
+func decodeWhole(said []byte, of []lag) (cluster.Announcement, error) {
 	a, err := decodeAnnouncement(said)
 	if err == nil {
 		err = setLags(&a, of)
@@ -55,7 +57,7 @@ func TestAnnouncementArrivesAsItWasSaid(t *testing.T) {
 func TestEveryFieldButLagsMakesAnotherAnnouncement(t *testing.T) {
 	base := appendAnnouncement(nil, everything())
 	differs := func(path string, a cluster.Announcement) {
-		lag := strings.HasSuffix(path, ".Lag")
+		lag := slices.Contains([]string{"Mirrors.CaughtUp", "Mirrors.Lag", "Mirrors.Behind"}, path)
 		if same := bytes.Equal(appendAnnouncement(nil, a), base); same != lag {
 			t.Errorf("%s changed: same bytes is %v, want %v", path, same, lag)
 		}
@@ -101,7 +103,7 @@ func anyBody(t *rapid.T) body {
 	names := rapid.SliceOfNDistinct(rapid.StringMatching(`(web|w|mail-fra1-production-)[0-9]{0,2}`), 0, 40, rapid.ID[string]).Draw(t, "names")
 	b := body{said: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "said")}
 	for range rapid.IntRange(0, 4).Draw(t, "lags") {
-		b.lags = append(b.lags, anyDuration(t))
+		b.lags = append(b.lags, lag{rapid.Bool().Draw(t, "caught up"), anyDuration(t), rapid.Uint64().Draw(t, "behind")})
 	}
 	for _, name := range sortedCopy(names) {
 		e := entry{Every: anyDuration(t)}
@@ -156,7 +158,7 @@ func TestBeatOfThirtyTwoFitsOnePacket(t *testing.T) {
 
 func FuzzBody(f *testing.F) {
 	f.Add(appendBody(nil, &body{}))
-	two := body{said: []byte("said"), lags: []time.Duration{time.Second}, heard: []entry{{Every: time.Second}, {Every: time.Second}}}
+	two := body{said: []byte("said"), lags: []lag{{by: time.Second}}, heard: []entry{{Every: time.Second}, {Every: time.Second}}}
 	two.heard[0].Peer, two.heard[1].Peer = "web1", "web2"
 	two.heard[1].Session, two.heard[1].Seq, two.heard[1].Ago = 5, 6, time.Minute
 	f.Add(appendBody(nil, &two))

@@ -55,6 +55,7 @@ var faults = []fault{
 	{"zone away", 3, 2 * time.Minute, counter(func(w *world) *int { return &w.zone.away })},
 	{"unhealthy", 5, time.Minute, (*world).unhealthy},
 	{"clock off", 3, time.Minute, (*world).clockOff},
+	{"copies are slow", 3, time.Minute, counter(func(w *world) *int { return &w.copiesSlow })},
 	{"move", 8, 20 * time.Second, (*world).move},
 	{"leave", 6, 30 * time.Second, (*world).leave},
 	{"pause", 2, time.Minute, (*world).pause},
@@ -135,6 +136,7 @@ func (w *world) strike(f fault, lasts time.Duration) {
 		w.firstFault = w.now
 	}
 	w.note("FAULT", f.kind+" for "+lasts.Round(time.Millisecond).String())
+	w.flow()
 	w.active++
 	w.report_.Faults++
 	end, near := f.begin(w)
@@ -147,6 +149,7 @@ func (w *world) strike(f fault, lasts time.Duration) {
 	w.after(lasts, func() {
 		w.leap, w.slept = firstLeap, 0
 		w.note("FAULT", "end of "+f.kind)
+		w.flow()
 		w.active--
 		if end != nil {
 			end()
@@ -643,3 +646,5 @@ func (w *world) pause() (func(), []*node) {
 func acts(s cluster.HoldState) bool {
 	return s == cluster.Waiting || s == cluster.Held || s == cluster.Offered
 }
+
+func holds(s cluster.HoldState) bool { return s == cluster.Held || s == cluster.Offered }

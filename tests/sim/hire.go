@@ -251,6 +251,7 @@ func (w *world) powerOff(n *node, a decide.PowerOff, done func(error, func(*deci
 			}
 			w.lawOfTouch(n, m, "switches off")
 			if m.power == cluster.PowerOn || m.power == cluster.PowerNew {
+				w.lawOfOnlyCopy(n, m, "switches off")
 				w.switchOff(m)
 			}
 			return nil

@@ -160,6 +160,8 @@ func (w *world) perform(n *node, j *job, a decide.Action) {
 		w.after(5*time.Millisecond, func() { done(nil, nil) })
 	case decide.CountSockets:
 		w.countSockets(n, a, done)
+	case decide.Settle:
+		w.settle(n, a, done)
 	case decide.ReadList:
 		w.readList(n, done)
 	case decide.OpenIntent:
@@ -227,7 +229,7 @@ func with[V any](m map[string]V, key string, value V) map[string]V {
 
 func isReading(a decide.Action) bool {
 	switch a.(type) {
-	case decide.ReadHolder, decide.ReadMachine, decide.ReadLedger, decide.ReadList, decide.ReadZone, decide.CountSockets:
+	case decide.ReadHolder, decide.ReadMachine, decide.ReadLedger, decide.ReadList, decide.ReadZone, decide.CountSockets, decide.Settle:
 		return true
 	}
 	return false
@@ -236,7 +238,7 @@ func isReading(a decide.Action) bool {
 // pause is reconcile's: between the end of an action and the next one of its key.
 func pause(a decide.Action) time.Duration {
 	switch a.(type) {
-	case decide.LinkAddress, decide.CountSockets:
+	case decide.LinkAddress, decide.CountSockets, decide.Settle:
 		return 20 * time.Millisecond
 	case decide.ReadMachine, decide.ReadList, decide.PowerOff, decide.Create, decide.Delete, decide.AssignReserved, decide.UpdateZone, decide.StartDrain:
 		return time.Second

@@ -88,6 +88,9 @@ func (w *world) watchDuties(n *node, before *decide.Memory) {
 		if acts(was.Hold.State) && was.Hold.State != cluster.Waiting && !acts(d.Hold.State) && w.blameless(n) && !w.superseded(n, duty) {
 			w.violated("%s gives up %s, and had no fault near", n.name, duty)
 		}
+		if n.own != nil && n.own.Name == duty && holds(d.Hold.State) {
+			n.offered = d.Hold.To
+		}
 		if d.Hold.State == cluster.Held && (was.Hold.State != cluster.Offered || was.Hold.Epoch != d.Hold.Epoch) {
 			w.began(n, duty, d, was)
 		}
@@ -112,6 +115,7 @@ func (w *world) began(n *node, duty string, d, was decide.Duty) {
 	if d.Lease {
 		w.report_.Leases++
 	}
+	w.lawOfData(n, duty)
 	old := w.laws.last[duty]
 	w.laws.last[duty] = n
 	if old != nil && old != n && acts(old.memory.Duties[duty].Hold.State) && w.blameless(old) {
@@ -222,6 +226,8 @@ func (w *world) settled(duty string) {
 	case len(holders) > 1:
 		w.violated("%s is held by %s and %s, long after the last fault", duty, holders[0].name, holders[1].name)
 	case len(candidates) == 0:
+	case len(holders) == 0 && w.needsPerson(duty):
+		w.report_.Waiting++
 	case len(holders) == 0 && w.possible():
 		w.violated("nobody holds %s, %s after the last fault: %s", duty, w.now.sub(w.lastFault).Round(time.Second), w.blocked(candidates))
 	case len(holders) == 0 && !w.said(candidates, duty):

@@ -70,7 +70,8 @@ func (w *world) lawOfIntent(n *node, in cluster.Intent) {
 		return
 	}
 	for _, other := range w.ledger.intents {
-		if other.Open() && other.Machine != "" && w.power(other.Machine) != cluster.PowerGone {
+		joined := w.ledger.claims[other.Node].Epoch > other.Replaces // it may be copying for long
+		if other.Open() && !joined && other.Machine != "" && w.power(other.Machine) != cluster.PowerGone {
 			w.violated("%s replaces %s while %s is being replaced", n.name, in.Node, other.Node)
 		}
 	}
@@ -148,7 +149,7 @@ func (w *world) checkWhole() {
 	for _, n := range w.nodes {
 		why := w.missing(n)
 		tells := strings.Contains(said, "replacement of "+n.name) || strings.Contains(said, "a machine for "+n.name)
-		if n.own != nil && why != "" && !(tells && w.cloud.failed) {
+		if n.own != nil && why != "" && !(tells && w.cloud.failed) && !w.needsPerson(n.own.Name) {
 			w.violated("%s %s, %s after the last fault: %s", n.name, why, w.now.sub(w.lastFault).Round(time.Second), said)
 		}
 	}

@@ -99,6 +99,9 @@ func (w *world) untilHire() time.Duration {
 	if w.spare() {
 		by = min(by, later) // machines too many are watched for a while
 	}
+	if w.unheld() {
+		by = min(by, 5*soon) // somebody may be finding out whether all newer data are gone
+	}
 	return by
 }
 
@@ -248,6 +251,7 @@ func (w *world) keepReadings(n *node, from moment, d cluster.Instant) {
 	}
 	if v.List.At != 0 && w.cloud.away+w.cloud.partial+w.cloud.strange == 0 && n.listVersion == w.cloud.version {
 		v.List.At += d
+		v.List.Agree++
 	}
 	for key, z := range v.Zones {
 		if z.At != 0 && w.zone.away == 0 && n.zoneVersion == w.zone.version {

@@ -22,6 +22,7 @@ type machine struct {
 	// asks: its sidecar runs, waits until the identity is free, and does nothing else.
 	asks bool
 	disk decide.Lasting // of a machine that was a node once
+	tree *tree          // what lies there of the role's data; nil: nothing
 	lied uint32         // those whose newest question for it by its ID may have been answered wrongly, as bits
 }
 
@@ -182,7 +183,8 @@ func (w *world) embody(m *machine) {
 		old.disk, old.asks = n.disk, true // its sidecar goes on, and asks
 	}
 	m.asks = false
-	n.machine, n.booted, n.fresh, n.disk, n.units, n.gate = m.id, true, true, m.disk, decide.UnitReading{}, gate{}
+	w.flow()
+	n.machine, n.booted, n.fresh, n.disk, n.units, n.gate, n.memory = m.id, true, true, m.disk, decide.UnitReading{}, gate{}, decide.Memory{}
 	w.start(n)
 }
 

@@ -52,6 +52,7 @@ type node struct {
 	drained  moment // when the connections that are being finished have ended
 	trouble  moment // until when the aftermath of one counts, too
 	faults   int    // near it
+	offered  string // to whom it offers its role's duty, or has
 	buried   uint64 // epoch of the claim of this machine that was seen to have a tombstone
 	buriedAt moment
 	// first is when a list first had each machine.
@@ -100,6 +101,7 @@ const turnsApart = 2 * time.Millisecond
 
 // start begins a sidecar on a machine that runs. The kernel's gate is closed by it before anything else.
 func (w *world) start(n *node) {
+	w.flow()
 	n.starts++
 	n.up, n.frozen, n.inbox = true, false, nil
 	n.session = uint64(w.now)<<8 | uint64(n.starts)
@@ -133,6 +135,7 @@ func (w *world) start(n *node) {
 
 // kill ends the process. What the kernel holds open stays open until it closes by itself.
 func (w *world) kill(n *node) {
+	w.flow()
 	n.up, n.frozen, n.inbox = false, false, nil
 	n.calm = false
 	n.starts++
@@ -187,6 +190,7 @@ func (w *world) observe(n *node, now cluster.Instant) {
 		v.Units[n.own.Name] = n.units
 	}
 	w.readMetadata(n, now)
+	v.Mirrors = w.mirrors(n)
 }
 
 // carryOut does what a decision says, in the order of the loop.

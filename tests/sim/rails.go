@@ -50,6 +50,9 @@ func Rails() []Rail { return rails }
 // unheard: lb1 offers lb to lb2, and does not hear that lb2 takes it.
 var unheard = Options{Shape: "three", Script: []Step{{3600 * ms, "clock off", "lb1", 20 * second}, {4 * second, "one way", "lb2+lb1", 20 * second}}}
 
+// leftBehind: db2 does not hear db1 for a while, which writes on, and is switched off then.
+var leftBehind = Options{Shape: "four", Script: []Step{{15 * second, "pair", "db1+db2", 30 * second}, {40 * second, "reboot", "db1", minute}}}
+
 var rails = []Rail{
 	{"majority", decide.Rails{Majority: true}, Options{Shape: "three", Only: []string{"split", "isolate"}}, 40, "opens the gate of lb while that of"},
 	{"quiet wait", decide.Rails{QuietWait: true}, unheard, 100, "opens the gate of lb while that of lb1 is open"},
@@ -62,9 +65,9 @@ var rails = []Rail{
 		{8 * second, "crash", "lb3", 20 * ms}, {8 * second, "pair", "lb1+lb3", 5 * second}}}, 40, "opens the gate of lb while that of lb1 is open"},
 	{"self-closing gate", decide.Rails{SelfClose: true}, Options{Shape: "three", Script: []Step{{5 * second, "crash", "lb1", 20 * second}}}, 5,
 		"opens the gate of lb while that of lb1 is open"},
-	// What db2 was about to do when it lost the duty lands seconds later.
-	{"recheck", decide.Rails{Recheck: true}, Options{Shape: "four", Script: []Step{{4 * second, "provider slow", "", 60 * second},
-		{5 * second, "crash", "db1", 3 * second}, {8 * second, "isolate", "db2", 5 * second}}}, 60, "moves the address of db away from db1"},
+	// What lb2 was about to do when it lost the duty lands seconds later.
+	{"recheck", decide.Rails{Recheck: true}, Options{Shape: "eight", Script: []Step{{4 * second, "provider slow", "", 60 * second},
+		{5 * second, "crash", "lb1", 3 * second}, {8 * second, "isolate", "lb2", 5 * second}}}, 60, "moves the address of lb away from lb1"},
 	{"sticky", decide.Rails{Sticky: true}, Options{}, 400, "no fault near"},
 	{"absent", decide.Rails{Absent: true}, Options{}, 5, "without having read it"},
 
@@ -88,6 +91,12 @@ var rails = []Rail{
 		{5 * second, "machines dawdle", "", 50 * minute}, {6 * second, "destroy", "lb3", second}}}, 20, "of at most"},
 	{"collect", decide.Rails{Collect: true}, Options{Shape: "five", Script: []Step{{5 * second, "reboot", "lb3", 40 * second},
 		{5 * second, "machines dawdle", "", 2 * minute}}}, 100, "which may still join"},
+	{"newest data", decide.Rails{Newest: true}, leftBehind, 20, "without what was written"},
+	{"deserted primary", decide.Rails{Deserted: true}, leftBehind, 20, "without what was written"},
+	{"only copy", decide.Rails{Needed: true}, Options{Shape: "four", Script: []Step{{15 * second, "pair", "db1+db2", 40 * second},
+		{40 * second, "crash", "db1", 10 * minute}}}, 20, "which alone has"},
+	{"settle", decide.Rails{Settle: true}, Options{Shape: "four", Script: []Step{{4 * second, "copies are slow", "", 5 * minute},
+		{40 * second, "move", "db1", 20 * second}}}, 20, "is handed"},
 	{"call once", decide.Rails{CallOnce: true}, Options{Shape: "five", Script: []Step{{5 * second, "provider deceives", "", 2 * minute},
 		{5 * second, "destroy", "lb3", second}}}, 20, "a second machine"},
 }

@@ -162,5 +162,5 @@ func (w *world) newMachine(n *node) {
 	if n.machine = w.made(n.name).id; n.own != nil {
 		w.machine(n.machine).tags = []string{tag}
 	}
-	n.booted, n.fresh, n.disk, n.units, n.gate = true, true, decide.Lasting{}, decide.UnitReading{}, gate{}
+	n.booted, n.fresh, n.disk, n.units, n.gate, n.memory = true, true, decide.Lasting{}, decide.UnitReading{}, gate{}, decide.Memory{}
 }

@@ -48,6 +48,7 @@ type Report struct {
 	Leases     int // of those, by the ledger's word
 	Created    int // machines
 	Faults     int
+	Waiting    int // roles with data that a person must help, when everything else had settled
 	Lasted     time.Duration
 	// Lost says that all nodes with a role were gone in the end of a longer history, which is over then: only a beachhead could go on.
 	Lost bool
@@ -95,8 +96,11 @@ type world struct {
 	ledger ledger
 	cloud  cloud
 	zone   zone
-	room   decide.Room
-	laws   laws
+	data   map[string]*writing // by role
+	// copiesSlow counts the faults that let copies follow later.
+	copiesSlow int
+	room       decide.Room
+	laws       laws
 
 	quietUntil moment // earliest next leap
 	leap       time.Duration
@@ -112,7 +116,7 @@ type world struct {
 }
 
 func newWorld(seed uint64, o Options) *world {
-	w := &world{o: o, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5eed)), leap: firstLeap, maimed: never}
+	w := &world{o: o, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5eed)), leap: firstLeap, maimed: never, data: map[string]*writing{}}
 	if w.end = moment(Hour); o.Length > 0 {
 		w.end = moment(o.Length)
 	}

@@ -162,7 +162,7 @@ func stateCell(n admin.Node) cell {
 		add("unhealthy")
 	}
 	if !n.CaughtUp {
-		add(admin.Words(time.Duration(n.Lag)) + " behind")
+		add(strings.TrimPrefix(n.Copy, "is "))
 	}
 	if n.Paused {
 		add("paused")

@@ -8,11 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
-	"syscall"
 
-	"github.com/zeebo/blake3"
+	"golang.org/x/sys/unix"
 
 	"understudy/sidecar/datasync/delta"
 	"understudy/sidecar/datasync/tree"
@@ -25,14 +23,13 @@ type Batch struct {
 	steps []step
 	files int // staged
 	trash string
-	real  map[string]bool // directories that are none but directories, all the way up
 }
 
 // step is one change, with its file staged.
 type step struct {
 	kind   stepKind
 	entry  tree.Entry
-	staged string // the content's name; empty where there is none
+	staged place  // where the content is; zero where there is none
 	from   string // for taken: where it is now; for removed: nothing
 	epoch  uint64 // for lost
 }
@@ -55,7 +52,7 @@ var ErrContent = errors.New("the content is not what was announced")
 // Begin starts a batch. One is open at a time.
 func (m *Mirror) Begin() *Batch {
 	m.batches++
-	return &Batch{m: m, real: map[string]bool{".": true}}
+	return &Batch{m: m}
 }
 
 // Len is how many changes it has.
@@ -67,17 +64,20 @@ func (b *Batch) Put(e tree.Entry, content io.Reader) error {
 		return err
 	}
 	return b.stage(e, func(w io.Writer) error {
-		sum := blake3.New()
-		n, err := io.Copy(w, io.TeeReader(io.LimitReader(content, e.Size+1), sum))
+		b.m.sum.Reset()
+		n, err := io.CopyBuffer(onlyWriter{w}, io.TeeReader(io.LimitReader(content, e.Size+1), b.m.sum), b.m.buf)
 		if err != nil {
 			return err
 		}
-		if n != e.Size || tree.Hash(sum.Sum(nil)) != e.Hash {
+		if n != e.Size || tree.Hash(b.m.sum.Sum(nil)) != e.Hash {
 			return fmt.Errorf("%w: %d bytes, of %d", ErrContent, n, e.Size)
 		}
 		return nil
 	})
 }
+
+// onlyWriter hides what else a writer can do: io.CopyBuffer uses the buffer then.
+type onlyWriter struct{ io.Writer }
 
 // Patch stages a file whose content instructions make from the one that is there now. Errors are delta's, and ErrContent.
 func (b *Batch) Patch(e tree.Entry, instructions io.Reader) error {
@@ -107,10 +107,10 @@ func (b *Batch) Patch(e tree.Entry, instructions io.Reader) error {
 
 // Old opens the version of a file that the mirror has.
 func (b *Batch) Old(path string) (*os.File, error) {
-	if err := errors.Join(valid(path), b.parents(path)); err != nil {
+	if err := valid(path); err != nil {
 		return nil, err
 	}
-	f, err := b.m.root.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := b.m.open(path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
@@ -126,13 +126,14 @@ func (b *Batch) Old(path string) (*os.File, error) {
 
 // stage writes a file's content and all that belongs to it. After an error it is gone.
 func (b *Batch) stage(e tree.Entry, write func(io.Writer) error) (err error) {
-	f, name, err := b.m.stage()
+	at := b.m.beside()
+	f, err := at.create()
 	if err != nil {
 		return fmt.Errorf("stage %q: %w", e.Path, err)
 	}
 	defer func() {
 		if err = errors.Join(err, f.Close()); err != nil {
-			err = errors.Join(fmt.Errorf("stage %q: %w", e.Path, err), b.m.root.Remove(name))
+			err = errors.Join(fmt.Errorf("stage %q: %w", e.Path, err), at.remove())
 		}
 	}()
 	sparse := &delta.Sparse{File: f}
@@ -142,10 +143,10 @@ func (b *Batch) stage(e tree.Entry, write func(io.Writer) error) (err error) {
 	if err := sparse.Finish(); err != nil {
 		return err
 	}
-	if err := b.m.dress(f, e); err != nil {
+	if err := b.m.dress(int(f.Fd()), e, fresh); err != nil {
 		return err
 	}
-	b.steps = append(b.steps, step{kind: placed, entry: e, staged: name})
+	b.steps = append(b.steps, step{kind: placed, entry: e, staged: at})
 	b.files++
 	return nil
 }
@@ -209,8 +210,8 @@ func (b *Batch) Keep(path string, epoch uint64) error {
 func (b *Batch) Abandon() error {
 	var errs []error
 	for _, s := range b.steps {
-		if s.staged != "" {
-			errs = append(errs, b.m.root.Remove(s.staged))
+		if s.staged != (place{}) {
+			errs = append(errs, s.staged.remove())
 		}
 	}
 	b.steps, b.files = nil, 0
@@ -239,28 +240,5 @@ func valid(p string) error {
 	if !tree.Valid(p) || p == "." || p == Own || strings.HasPrefix(p, Own+"/") {
 		return fmt.Errorf("%q is no path of a mirror", p)
 	}
-	return nil
-}
-
-// parents makes sure that all directories above a path are such, and no symbolic links: os.Root would follow those that stay inside.
-func (b *Batch) parents(p string) error {
-	dir := path.Dir(p)
-	if b.real[dir] {
-		return nil
-	}
-	if dir == p || dir == ".." {
-		return fmt.Errorf("%q lies outside", p)
-	}
-	if err := b.parents(dir); err != nil {
-		return err
-	}
-	info, err := b.m.root.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return &fs.PathError{Op: "go through", Path: dir, Err: syscall.ENOTDIR}
-	}
-	b.real[dir] = true
 	return nil
 }

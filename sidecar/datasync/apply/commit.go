@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"understudy/sidecar/datasync/tree"
 )
@@ -21,27 +23,48 @@ import (
 // written to the file system.
 const few = 4
 
-// Commit makes the batch durable and visible, in the order in which its changes were added; directories get their times in the end. After
-// an error some changes are there, and the mirror must be compared again.
-func (b *Batch) Commit() (err error) {
+// Failure is a change that could not be made, because of what lies in its place or does not lie where it should.
+type Failure struct {
+	Path string
+	Err  error
+}
+
+// Commit makes the batch visible and durable: Apply and Settle. Failures are errors.
+func (b *Batch) Commit() error {
+	failures, err := b.Apply()
+	for _, f := range failures {
+		err = errors.Join(err, fmt.Errorf("%q: %w", f.Path, f.Err))
+	}
+	if err != nil {
+		return err
+	}
+	return b.m.Settle()
+}
+
+// Bulky says that Apply makes everything before the batch durable, too.
+func (b *Batch) Bulky() bool { return b.files > few }
+
+// Apply makes the batch visible, in the order in which its changes were added; directories get their times in the end. The files' content is
+// durable before they get their names; the names themselves need Settle. A change that cannot be made where it should be is left out, and
+// told. After an error some changes are there, and the mirror must be compared again.
+func (b *Batch) Apply() (failures []Failure, err error) {
 	if len(b.steps) == 0 {
-		return nil
+		return nil, nil
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.discard())
-		}
-	}()
+	defer func() { err = errors.Join(err, b.Abandon()) }()
 	if err := b.syncStaged(); err != nil {
-		return fmt.Errorf("make the staged files durable: %w", err)
+		return nil, fmt.Errorf("make the staged files durable: %w", err)
 	}
-	touched := map[string]bool{} // directories whose names have changed
+	touched := b.m.touched // directories whose names have changed
 	for i := range b.steps {
 		s := &b.steps[i]
-		if err := b.do(s); err != nil {
-			return fmt.Errorf("%q: %w", s.entry.Path, err)
+		if err := b.do(s); out(err) {
+			failures = append(failures, Failure{s.entry.Path, err})
+			continue
+		} else if err != nil {
+			return failures, fmt.Errorf("%q: %w", s.entry.Path, err)
 		}
-		s.staged = ""
+		s.staged = place{}
 		if s.kind != set {
 			touched[path.Dir(s.entry.Path)] = true
 		}
@@ -49,38 +72,46 @@ func (b *Batch) Commit() (err error) {
 			touched[path.Dir(s.from)] = true
 		}
 	}
-	if err := b.dressDirectories(touched); err != nil {
-		return err
-	}
-	if err := b.syncTouched(touched); err != nil {
-		return fmt.Errorf("make the names durable: %w", err)
-	}
-	return nil
+	more, err := b.dressDirectories(touched)
+	return append(failures, more...), err
 }
 
-// discard throws away what is staged still.
-func (b *Batch) discard() error {
-	var errs []error
-	for _, s := range b.steps {
-		if s.staged != "" {
-			errs = append(errs, b.m.root.Remove(s.staged))
+// out says that an error is about one path, and no reason to end.
+func out(err error) bool {
+	for _, e := range []error{fs.ErrNotExist, fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.EXDEV, syscall.ENAMETOOLONG, syscall.EBUSY,
+		syscall.EPERM, syscall.EMLINK, errKind} {
+		if errors.Is(err, e) {
+			return true
 		}
 	}
-	return errors.Join(errs...)
+	return false
+}
+
+// Settle makes the names of all batches that were applied durable.
+func (m *Mirror) Settle() error {
+	if err := m.syncTouched(); err != nil {
+		return fmt.Errorf("make the names durable: %w", err)
+	}
+	clear(m.touched)
+	return nil
 }
 
 func (b *Batch) syncStaged() error {
 	switch {
 	case b.files == 0:
 		return nil
-	case b.files > few:
-		return b.m.syncAll()
+	case b.Bulky():
+		err := b.m.syncAll()
+		if err == nil {
+			clear(b.m.touched)
+		}
+		return err
 	}
 	for _, s := range b.steps {
-		if s.kind != placed || s.staged == "" {
+		if s.staged == (place{}) {
 			continue
 		}
-		f, err := b.m.root.OpenFile(s.staged, os.O_RDWR, 0)
+		f, err := openBeneath(s.staged.dir, s.staged.name, unix.O_RDWR)
 		if err != nil {
 			return err
 		}
@@ -92,12 +123,12 @@ func (b *Batch) syncStaged() error {
 }
 
 // syncTouched makes names durable. A directory that is gone by now needs none.
-func (b *Batch) syncTouched(touched map[string]bool) error {
-	if len(touched) > few {
-		return b.m.syncAll()
+func (m *Mirror) syncTouched() error {
+	if len(m.touched) > few {
+		return m.syncAll()
 	}
-	for dir := range touched {
-		if err := syncDirectory(b.m.root, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for dir := range m.touched {
+		if err := syncDirectory(m.root, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -130,79 +161,93 @@ func (b *Batch) do(s *step) error {
 
 // place gives a staged file, or a symbolic link, its name.
 func (b *Batch) place(s *step) error {
-	if err := b.ready(s.entry.Path, false); err != nil {
+	to, err := b.ready(s.entry.Path, false)
+	if err != nil {
 		return err
 	}
 	if s.entry.Kind == tree.File {
-		return b.m.root.Rename(s.staged, s.entry.Path)
+		return s.staged.rename(to)
 	}
-	b.m.next++
-	name := staged + "/" + strconv.FormatUint(b.m.next, 10)
-	if err := b.m.root.Symlink(s.entry.Target, name); err != nil {
+	at := b.m.beside()
+	if err := at.fail("symlink", unix.Symlinkat(s.entry.Target, at.dir, at.name)); err != nil {
 		return err
 	}
-	if err := b.m.dressLink(name, s.entry); err != nil {
-		return errors.Join(err, b.m.root.Remove(name))
+	if err := errors.Join(b.m.dressLink(at, s.entry)); err != nil {
+		return errors.Join(err, at.remove())
 	}
-	return b.m.root.Rename(name, s.entry.Path)
+	return at.rename(to)
 }
 
 // ready makes sure that a path can be taken: its parents are directories, and no directory is in its place. One that is, where it is
 // not wanted, goes into the trash with all that lies in it.
-func (b *Batch) ready(p string, directory bool) error {
-	if err := b.parents(p); err != nil {
-		return err
+func (b *Batch) ready(p string, directory bool) (place, error) {
+	to, err := b.m.at(p)
+	if err != nil {
+		return to, err
 	}
-	info, err := b.m.root.Lstat(p)
+	st, err := to.stat()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return to, nil
 	}
-	if err != nil || info.IsDir() == directory {
-		return err
+	if err != nil || isDir(st) == directory {
+		return to, err
 	}
-	return b.away(p, b.trashDir())
+	if err := b.away(p, b.trashDir()); err != nil {
+		return to, err
+	}
+	return b.m.at(p)
 }
 
 func (b *Batch) makeDirectory(e tree.Entry) error {
 	if e.Path == "." {
 		return nil // only dressed
 	}
-	if err := b.ready(e.Path, true); err != nil {
+	to, err := b.ready(e.Path, true)
+	if err != nil {
 		return err
 	}
-	if err := b.m.root.Mkdir(e.Path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	b.real[e.Path] = true
-	return nil
-}
-
-// link gives a file another name, by way of a staged one, so that there is always something at the path.
-func (b *Batch) link(e tree.Entry) error {
-	if err := errors.Join(b.ready(e.Path, false), b.parents(e.Link)); err != nil {
-		return err
-	}
-	b.m.next++
-	name := staged + "/" + strconv.FormatUint(b.m.next, 10)
-	if err := b.m.root.Link(e.Link, name); err != nil {
-		return err
-	}
-	if err := b.m.root.Rename(name, e.Path); err != nil {
-		return err
-	}
-	err := b.m.root.Remove(name) // rename(2) leaves it if both are the same file already
-	if errors.Is(err, fs.ErrNotExist) {
+	err = to.fail("mkdir", unix.Mkdirat(to.dir, to.name, 0o700))
+	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	return err
 }
 
-func (b *Batch) take(s *step) error {
-	if err := errors.Join(b.ready(s.entry.Path, false), b.parents(s.from)); err != nil {
+// link gives a file another name, by way of a staged one, so that there is always something at the path.
+func (b *Batch) link(e tree.Entry) error {
+	from, err := b.m.at(e.Link)
+	if err != nil {
 		return err
 	}
-	if err := b.m.root.Rename(s.from, s.entry.Path); err != nil {
+	at := b.m.beside()
+	if err := from.fail("link", unix.Linkat(from.dir, from.name, at.dir, at.name, 0)); err != nil {
 		return err
+	}
+	to, err := b.ready(e.Path, false)
+	if err == nil {
+		err = at.rename(to)
+	}
+	if left := at.remove(); !errors.Is(left, fs.ErrNotExist) { // rename(2) leaves it if both are the same file already
+		err = errors.Join(err, left)
+	}
+	return err
+}
+
+func (b *Batch) take(s *step) error {
+	from, err := b.m.at(s.from)
+	if err != nil {
+		return err
+	}
+	at := b.m.beside()
+	if err := from.rename(at); err != nil {
+		return err
+	}
+	to, err := b.ready(s.entry.Path, false)
+	if err == nil {
+		err = at.rename(to)
+	}
+	if err != nil {
+		return errors.Join(err, at.remove()) // the source has it
 	}
 	return b.m.dressPath(s.entry)
 }
@@ -216,36 +261,47 @@ func (b *Batch) trashDir() string {
 }
 
 // away moves a path below a directory of ours, under the path that it had. What is there from an earlier batch of the same name stays.
-func (b *Batch) away(p, to string) error {
-	if err := b.parents(p); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
+func (b *Batch) away(p, under string) error {
+	from, err := b.m.at(p)
+	if err == nil {
+		_, err = from.stat()
 	}
-	if _, err := b.m.root.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	dir := path.Join(to, path.Dir(p))
-	if err := b.m.root.MkdirAll(dir, 0o700); err != nil {
+	if err != nil {
 		return err
 	}
-	target := path.Join(to, p)
+	if err := b.m.root.MkdirAll(path.Join(under, path.Dir(p)), 0o700); err != nil {
+		return err
+	}
+	dir, err := b.m.open(path.Join(under, path.Dir(p)), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	to := place{int(dir.Fd()), path.Base(p), path.Join(under, p)}
 	for n := 2; ; n++ {
-		if _, err := b.m.root.Lstat(target); errors.Is(err, fs.ErrNotExist) {
-			break
-		} else if err != nil {
+		free, err := to.empty()
+		if err != nil {
 			return err
 		}
-		target = path.Join(to, p) + "~" + strconv.Itoa(n)
+		if free {
+			break
+		}
+		base := path.Base(p)
+		to.name = base[:min(len(base), 240)] + "~" + strconv.Itoa(n) // names have at most 255 bytes
 	}
-	maps.DeleteFunc(b.real, func(dir string, _ bool) bool { return dir == p || strings.HasPrefix(dir, p+"/") })
-	return b.m.root.Rename(p, target)
+	if err := from.rename(to); err != nil {
+		return err
+	}
+	b.m.forget()
+	return nil
 }
 
 // dressDirectories gives directories their metadata when nothing happens in them any more, the deepest first. One whose names have
 // changed and of which nothing was said has a new time now; the next comparison finds that.
-func (b *Batch) dressDirectories(touched map[string]bool) error {
+func (b *Batch) dressDirectories(touched map[string]bool) (failures []Failure, err error) {
 	said := map[string]tree.Entry{}
 	for _, s := range b.steps {
 		if s.entry.Kind == tree.Directory && (s.kind == made || s.kind == set) {
@@ -254,12 +310,15 @@ func (b *Batch) dressDirectories(touched map[string]bool) error {
 	}
 	paths := slices.SortedFunc(maps.Keys(said), func(a, c string) int { return strings.Count(c, "/") - strings.Count(a, "/") })
 	for _, p := range paths {
-		if err := b.m.dressPath(said[p]); err != nil && !errors.Is(err, fs.ErrNotExist) { // it was removed by a later step
-			return fmt.Errorf("%q: %w", p, err)
+		if err := b.m.dressPath(said[p]); out(err) {
+			failures = append(failures, Failure{p, err})
+			continue
+		} else if err != nil {
+			return failures, fmt.Errorf("%q: %w", p, err)
 		}
 		if p != "." {
 			touched[p] = true
 		}
 	}
-	return nil
+	return failures, nil
 }

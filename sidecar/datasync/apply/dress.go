@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -25,71 +23,91 @@ func (m *Mirror) owner(e tree.Entry) (uid, gid int, err error) {
 	return uid, gid, errors.Join(errUser, errGroup)
 }
 
+// freshness says what an inode may carry already.
+type freshness int
+
+const (
+	used  freshness = iota
+	fresh           // made by us, as root: it belongs to root and has no attributes
+)
+
 // dress gives an open file or directory everything but its content. The owner comes first: chown(2) takes setuid away; the time last.
-func (m *Mirror) dress(f *os.File, e tree.Entry) error {
+func (m *Mirror) dress(fd int, e tree.Entry, f freshness) error {
 	uid, gid, err := m.owner(e)
 	if err != nil {
 		return err
 	}
-	fd := int(f.Fd())
-	if err := unix.Fchown(fd, uid, gid); err != nil {
-		return os.NewSyscallError("fchown", err)
+	if f == used || uid != 0 || gid != 0 {
+		if err := unix.Fchown(fd, uid, gid); err != nil {
+			return os.NewSyscallError("fchown", err)
+		}
 	}
 	if err := unix.Fchmod(fd, uint32(e.Mode)); err != nil {
 		return os.NewSyscallError("fchmod", err)
 	}
-	if err := setXattrs(fd, e.Xattrs); err != nil {
+	if err := setXattrs(fd, e.Xattrs, f); err != nil {
 		return err
 	}
-	at := unix.NsecToTimespec(e.MTime)
-	// An empty path with AT_EMPTY_PATH would need Linux 5.8; /proc is there.
-	err = unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), []unix.Timespec{at, at}, 0)
-	return os.NewSyscallError("utimensat", err)
+	return setTime(fd, e.MTime)
 }
+
+// setTime is futimens(3): utimensat(2) without a path, for which there is no wrapper.
+func setTime(fd int, nanoseconds int64) error {
+	at := unix.NsecToTimespec(nanoseconds)
+	times := [2]unix.Timespec{at, at}
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("utimensat", errno)
+	}
+	return nil
+}
+
+var errKind = errors.New("it is of another kind here")
 
 // dressPath does the same to what has its name already.
 func (m *Mirror) dressPath(e tree.Entry) error {
 	if e.Kind == tree.Symlink {
-		return m.dressLink(e.Path, e)
+		at, err := m.at(e.Path)
+		if err != nil {
+			return err
+		}
+		return m.dressLink(at, e)
 	}
-	f, err := m.root.OpenFile(e.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := m.open(e.Path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return err
 	}
 	info, err := f.Stat()
 	if err == nil && info.IsDir() != (e.Kind == tree.Directory) {
-		err = fmt.Errorf("%q is a %v here, and should be a %v", e.Path, info.Mode().Type(), e.Kind)
+		err = fmt.Errorf("%w: %v", errKind, info.Mode().Type())
 	}
 	if err == nil {
-		err = m.dress(f, e)
+		err = m.dress(int(f.Fd()), e, used)
 	}
 	return errors.Join(err, f.Close())
 }
 
 // dressLink gives a symbolic link its owner and time. It has no mode, and none of the attributes that are mirrored.
-func (m *Mirror) dressLink(name string, e tree.Entry) error {
+func (m *Mirror) dressLink(p place, e tree.Entry) error {
 	uid, gid, err := m.owner(e)
 	if err != nil {
 		return err
 	}
-	dir, err := m.root.Open(path.Dir(name))
-	if err != nil {
+	if err := p.fail("chown", unix.Fchownat(p.dir, p.name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
 		return err
 	}
 	at := unix.NsecToTimespec(e.MTime)
-	err = os.NewSyscallError("fchownat", unix.Fchownat(int(dir.Fd()), path.Base(name), uid, gid, unix.AT_SYMLINK_NOFOLLOW))
-	if err == nil {
-		times := []unix.Timespec{at, at}
-		err = os.NewSyscallError("utimensat", unix.UtimesNanoAt(int(dir.Fd()), path.Base(name), times, unix.AT_SYMLINK_NOFOLLOW))
-	}
-	return errors.Join(err, dir.Close())
+	return p.fail("set the time of", unix.UtimesNanoAt(p.dir, p.name, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
 }
 
 // setXattrs makes the mirrored attributes those that are wanted, and leaves others alone.
-func setXattrs(fd int, want []tree.Xattr) error {
-	have, err := listXattrs(fd)
-	if err != nil {
-		return err
+func setXattrs(fd int, want []tree.Xattr, f freshness) error {
+	var have []string
+	if f == used {
+		var err error
+		if have, err = listXattrs(fd); err != nil {
+			return err
+		}
 	}
 	for _, name := range have {
 		if tree.MirroredXattr(name) && !slices.ContainsFunc(want, func(x tree.Xattr) bool { return x.Name == name }) {

@@ -20,9 +20,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"syscall"
 
+	"github.com/zeebo/blake3"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,11 +45,16 @@ type Accounts interface {
 type Mirror struct {
 	path     string
 	root     *os.Root
-	dir      *os.File // the root, for syncfs(2)
+	dir      *os.File // the root
+	staging  *os.File // the directory of what is staged
+	near     *os.File // see at
 	accounts Accounts
-	next     uint64 // number of the next staged file
+	next     uint64 // number of the newest staged file
+	sum      *blake3.Hasher
+	buf      []byte
 	batches  uint64
 	position Position
+	touched  map[string]bool // directories with names that are not durable yet
 }
 
 // StaleEpochError says that somebody offers data under an epoch that has been left behind.
@@ -65,7 +70,7 @@ func Open(path string, accounts Accounts) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the mirror: %w", err)
 	}
-	m := &Mirror{path: path, root: root, accounts: accounts}
+	m := &Mirror{path: path, root: root, accounts: accounts, touched: map[string]bool{}, sum: blake3.New(), buf: make([]byte, 256<<10)}
 	if err := m.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the mirror %s: %w", path, err), m.Close())
 	}
@@ -87,6 +92,9 @@ func (m *Mirror) prepare() (err error) {
 			return err
 		}
 	}
+	if m.staging, err = m.open(staged, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+		return err
+	}
 	m.position, err = ReadPosition(m.root)
 	return err
 }
@@ -106,11 +114,14 @@ func (m *Mirror) ownDirectory(path string) error {
 
 // Close ends it. It may be called after a failure.
 func (m *Mirror) Close() error {
-	var err error
-	if m.dir != nil {
-		err = m.dir.Close()
+	var errs []error
+	m.forget()
+	for _, f := range []*os.File{m.staging, m.dir} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
-	return errors.Join(err, m.root.Close())
+	return errors.Join(append(errs, m.root.Close())...)
 }
 
 // Position is what the directory holds now.
@@ -148,14 +159,6 @@ func (m *Mirror) note(p Position) error {
 	}
 	m.position = p
 	return nil
-}
-
-// stage creates an empty file that nobody sees yet.
-func (m *Mirror) stage() (f *os.File, name string, err error) {
-	m.next++
-	name = staged + "/" + strconv.FormatUint(m.next, 10)
-	f, err = m.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	return f, name, err
 }
 
 // syncDirectory makes the names in a directory durable.

@@ -71,12 +71,17 @@ func (t *Tree) regroupNames(names []*node) {
 	regroup(names)
 	for i, n := range names {
 		if n.identity() != before[i] {
-			if t.regrouped == nil {
-				t.regrouped = map[*node]bool{}
-			}
-			t.regrouped[n] = true
+			t.note(n)
 		}
 	}
+}
+
+// note remembers a node for TakeRegrouped.
+func (t *Tree) note(n *node) {
+	if t.regrouped == nil {
+		t.regrouped = map[*node]bool{}
+	}
+	t.regrouped[n] = true
 }
 
 // identity is what a name takes over from its group.

@@ -3,7 +3,9 @@
 package tree
 
 import (
+	"errors"
 	"os"
+	"slices"
 	"testing"
 )
 
@@ -43,6 +45,15 @@ func TestLinksNameTheFirstPathOfTheirInode(t *testing.T) {
 	}
 	step("b", os.Remove(root+"/b"))
 	links(map[string]string{"m": "", "z": "m"})
+	// And one through a name that is gone since is told of nobody else.
+	step("z", errors.Join(os.WriteFile(root+"/z", []byte("six"), 0o644), os.Link(root+"/z", root+"/y"), os.Remove(root+"/z")))
+	if m, _ := tree.Lookup("m"); m.Hash == first.Hash {
+		t.Error("a change through a name that went was not seen")
+	}
+	if told := tree.TakeRegrouped(); !slices.Contains(told, "m") {
+		t.Errorf("told of %q, want m", told)
+	}
+	step("z", errors.Join(os.Rename(root+"/y", root+"/z")))
 	step("m", os.Remove(root+"/m"))
 	links(map[string]string{"z": ""})
 }

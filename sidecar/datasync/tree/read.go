@@ -26,7 +26,14 @@ type job struct {
 // file makes the node of a file. Unless the index knows it, a reader fills it in.
 func (w *walker) file(ctx context.Context, dir int, path, name string, old *node, st status, now int64) (*node, error) {
 	n := w.node(name, st, now)
-	if w.known == nil && old != nil && old.unchanged(st) {
+	if w.known != nil && w.known.Size == st.size && w.known.Kind == File {
+		n.hash, n.flags = w.known.Hash, n.flags&^racy
+		if x := w.known.Xattrs; len(x) > 0 {
+			n.more = &more{xattrs: x}
+		}
+		return n, nil
+	}
+	if old != nil && old.unchanged(st) {
 		n.hash = old.hash
 		if x := old.xattrs(); len(x) > 0 {
 			n.more = &more{xattrs: x}
@@ -35,6 +42,7 @@ func (w *walker) file(ctx context.Context, dir int, path, name string, old *node
 			return n, nil
 		}
 	}
+	w.start(ctx)
 	if n.has(linked) {
 		if w.handed[n.inode] {
 			n.flags |= borrowed
@@ -147,10 +155,6 @@ func (r *reader) settle(j job, st status, now int64, hash Hash, x []Xattr) {
 
 // content hashes a whole file.
 func (r *reader) content(ctx context.Context, f *os.File) (hash Hash, size int64, err error) {
-	if r.known != nil {
-		st, err := statOpen(int(f.Fd()))
-		return *r.known, st.size, err
-	}
 	r.sum.Reset()
 	for ctx.Err() == nil {
 		n, err := f.ReadAt(r.buf, size)

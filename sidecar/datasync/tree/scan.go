@@ -98,9 +98,9 @@ func (s *Scanner) Update(ctx context.Context, t *Tree, path string, extent Exten
 	return s.update(ctx, t, path, extent, nil)
 }
 
-// Adopt is Update for a file whose content the caller has just written and knows: it is not read.
-func (s *Scanner) Adopt(ctx context.Context, t *Tree, path string, content Hash) (Updated, error) {
-	return s.update(ctx, t, path, Itself, &content)
+// Adopt is Update for a file that the caller has just written: its content and attributes are believed, and not read.
+func (s *Scanner) Adopt(ctx context.Context, t *Tree, e Entry) (Updated, error) {
+	return s.update(ctx, t, e.Path, Itself, &e)
 }
 
 // Stat makes the entry of one path without a tree; a directory's Hash is zero then, and so is every Link. Nothing there:
@@ -164,7 +164,7 @@ func (s *Scanner) Open(path string) (*os.File, error) {
 	return f, nil
 }
 
-func (s *Scanner) update(ctx context.Context, t *Tree, path string, extent Extent, known *Hash) (Updated, error) {
+func (s *Scanner) update(ctx context.Context, t *Tree, path string, extent Extent, known *Entry) (Updated, error) {
 	if !Valid(path) {
 		return Updated{}, fmt.Errorf("look at %q: not a path within the tree", path)
 	}
@@ -196,8 +196,30 @@ func (s *Scanner) update(ctx context.Context, t *Tree, path string, extent Exten
 	if err != nil {
 		return Updated{path, problems}, err
 	}
-	t.graft(parent, name, n)
-	return Updated{path, problems}, s.retouch(t, parent, d)
+	left := t.graft(parent, name, n)
+	if err := s.retouch(t, parent, d); err != nil {
+		return Updated{path, problems}, err
+	}
+	for _, inode := range left {
+		if names := t.inodes[inode]; len(names) > 0 {
+			if err := s.lookAgain(ctx, t, names[0]); err != nil {
+				return Updated{path, problems}, err
+			}
+		}
+	}
+	return Updated{path, problems}, nil
+}
+
+// lookAgain looks at a name of an inode of which another name has gone.
+func (s *Scanner) lookAgain(ctx context.Context, t *Tree, n *node) error {
+	path, before := n.path(), n.identity()
+	if _, err := s.update(ctx, t, path, Itself, nil); err != nil {
+		return err
+	}
+	if n := t.at(path); n != nil && n.identity() != before {
+		t.note(n)
+	}
+	return nil
 }
 
 // retouch brings a directory's own entry up to date: its mtime changes with every name in it.
@@ -247,21 +269,19 @@ func (s *Scanner) descend(path string) (*os.File, error) {
 	return dir, err
 }
 
-// walk runs the readers beside a walk and waits for all of them.
+// walk waits for the readers that a walk needs.
 func (s *Scanner) walk(ctx context.Context, t *Tree, visit func(context.Context, *walker) error) (Problems, error) {
 	if err := s.options.Names.Refresh(); err != nil {
 		return Problems{}, err
 	}
 	w := newWalker(s, t)
-	g, ctx := errgroup.WithContext(ctx)
-	for range s.options.Readers {
-		g.Go(func() error { return w.readAll(ctx) })
+	w.readers, ctx = errgroup.WithContext(ctx)
+	err := visit(ctx, w)
+	if w.jobs == nil { // most walks of one path read nothing
+		return w.problems, err
 	}
-	g.Go(func() error {
-		defer close(w.jobs)
-		return visit(ctx, w)
-	})
-	err := g.Wait()
+	close(w.jobs)
+	err = errors.Join(err, w.readers.Wait())
 	for j := range w.jobs { // what no reader took
 		err = errors.Join(err, j.file.Close())
 	}
@@ -274,9 +294,10 @@ type walker struct {
 	device   uint64
 	accounts map[[2]uint32]*account
 	tree     *Tree
-	jobs     chan job
+	readers  *errgroup.Group
+	jobs     chan job        // nil: there are no readers
 	handed   map[uint64]bool // inodes with several names that were given to the readers
-	known    *Hash           // see Adopt
+	known    *Entry          // see Adopt
 	buf      []byte
 	depth    int
 
@@ -285,7 +306,18 @@ type walker struct {
 }
 
 func newWalker(s *Scanner, t *Tree) *walker {
-	return &walker{Scanner: s, tree: t, accounts: map[[2]uint32]*account{}, jobs: make(chan job, s.options.Readers), handed: map[uint64]bool{}}
+	return &walker{Scanner: s, tree: t, accounts: map[[2]uint32]*account{}}
+}
+
+// start starts the readers.
+func (w *walker) start(ctx context.Context) {
+	if w.jobs != nil {
+		return
+	}
+	w.jobs, w.handed = make(chan job, w.options.Readers), map[uint64]bool{}
+	for range w.options.Readers {
+		w.readers.Go(func() error { return w.readAll(ctx) })
+	}
 }
 
 func (w *walker) problem(path, why string) {

@@ -279,11 +279,15 @@ func TestStatAndAdopt(t *testing.T) {
 	}
 	write(t, root+"/dir/new", "content")
 	vouched := Hash{1, 2, 3}
-	if _, err := s.Adopt(t.Context(), tree, "dir/new", vouched); err != nil {
-		t.Fatal(err)
-	}
-	if e, _ := tree.Lookup("dir/new"); e.Hash != vouched || e.Size != 7 {
-		t.Errorf("got %+v", e)
+	for size, trusted := range map[int64]bool{7: true, 8: false} {
+		entry := Entry{Path: "dir/new", Kind: File, Size: size, Hash: vouched, Xattrs: []Xattr{{"user.a", "b"}}}
+		if _, err := s.Adopt(t.Context(), tree, entry); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := tree.Lookup("dir/new"); (e.Hash == vouched && len(e.Xattrs) == 1) != trusted || e.Size != 7 {
+			t.Errorf("of %d bytes: got %+v", size, e)
+		}
+		tree.Remove("dir/new")
 	}
 	if _, err := s.Update(t.Context(), tree, "../outside", Itself); err == nil {
 		t.Error("a path out of the tree was taken")

@@ -79,7 +79,7 @@ func clock() int64 { return time.Now().UnixNano() }
 // happens to the name meanwhile.
 func open(dir int, name string, flags int) (*os.File, error) {
 	how := unix.OpenHow{
-		Flags:   uint64(flags | unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY),
+		Flags:   uint64(flags | unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC),
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	}
 	for {
@@ -96,9 +96,10 @@ func open(dir int, name string, flags int) (*os.File, error) {
 
 // openFile leaves the time of access alone where the kernel lets us.
 func openFile(dir int, name string) (*os.File, error) {
-	f, err := open(dir, name, unix.O_NOATIME)
+	const harmless = unix.O_NONBLOCK | unix.O_NOCTTY // should it have become a fifo or a terminal
+	f, err := open(dir, name, harmless|unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) {
-		return open(dir, name, 0)
+		return open(dir, name, harmless)
 	}
 	return f, err
 }

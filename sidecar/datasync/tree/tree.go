@@ -160,16 +160,18 @@ func (t *Tree) Remove(path string) {
 	}
 }
 
-// graft puts a node, or nothing, in the place of a child.
-func (t *Tree) graft(dir *node, name string, n *node) {
+// graft puts a node, or nothing, in the place of a child. It returns the inodes of which names have left the tree and others are there:
+// what happened through the names that left nobody has told of the others.
+func (t *Tree) graft(dir *node, name string, n *node) (left []uint64) {
 	if dir == nil {
-		return
+		return nil
 	}
 	old := dir.child(name)
 	if old == nil && n == nil {
-		return
+		return nil
 	}
 	touched := t.unlink(old)
+	left = slices.Clone(touched)
 	children := &dir.extra().children
 	i, found := slices.BinarySearchFunc(*children, name, compareName)
 	switch {
@@ -185,5 +187,7 @@ func (t *Tree) graft(dir *node, name string, n *node) {
 		n.adopt()
 	}
 	dir.touch()
-	t.regroup(append(touched, t.enlink(n)...))
+	come := t.enlink(n)
+	t.regroup(append(touched, come...))
+	return slices.DeleteFunc(left, func(inode uint64) bool { return slices.Contains(come, inode) })
 }

@@ -187,7 +187,7 @@ func (w *walker) fill(ctx context.Context, d *os.File, path string, n, old *node
 // node makes one from what the kernel says; now is from before it was asked.
 func (w *walker) node(name string, st status, now int64) *node {
 	n := &node{name: name, size: st.size, mtime: st.mtime, ctime: st.ctime, inode: st.inode, mode: st.mode, kind: kindOf(st)}
-	if w.device == 0 {
+	if w.device == 0 && st.several {
 		if root, err := statOpen(int(w.Scanner.root.Fd())); err == nil {
 			w.device = root.device
 		}

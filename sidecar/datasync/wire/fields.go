@@ -93,8 +93,10 @@ func (m *Remove) read(f *fields)        { m.Path = f.path() }
 func (m Keep) append(b []byte) []byte   { return appendString(b, m.Path) }
 func (m *Keep) read(f *fields)          { m.Path = f.path() }
 
-func (m Commit) append(b []byte) []byte  { return appendFlag(appendNumber(b, m.Seq), m.Complete) }
-func (m *Commit) read(f *fields)         { m.Seq, m.Complete = f.number(), f.flag() }
+func (m Commit) append(b []byte) []byte {
+	return appendFlag(appendFlag(appendNumber(b, m.Seq), m.Complete), m.More)
+}
+func (m *Commit) read(f *fields)         { m.Seq, m.Complete, m.More = f.number(), f.flag(), f.flag() }
 func (m Durable) append(b []byte) []byte { return appendNumber(b, m.Seq) }
 func (m *Durable) read(f *fields)        { m.Seq = f.number() }
 

@@ -96,14 +96,15 @@ type (
 	Remove struct{ Path string }
 	Keep   struct{ Path string }
 
-	// Commit ends a batch; Complete: the trees are equal then, as far as the source knows.
+	// Commit ends a batch. Complete: the trees are equal then, as far as the source knows. More: the next batch follows at once, so that
+	// this one may become durable with that.
 	Commit struct {
-		Seq      uint64
-		Complete bool
+		Seq            uint64
+		Complete, More bool
 	}
-	// Durable answers it.
+	// Durable answers it, when everything up to it is.
 	Durable struct{ Seq uint64 }
-	// Failed says that a change of the batch that is open was not staged.
+	// Failed says that a change was not made. It comes before the Durable of its batch.
 	Failed struct{ Path, Why string }
 )
 
