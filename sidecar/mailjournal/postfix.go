@@ -41,6 +41,9 @@ type Follower struct {
 	// Barrier returns when everything that was in the Maildirs before the call is durable on the mirror.
 	Barrier func(ctx context.Context) error
 	Runner  command.Runner
+	// Since is when the queue was empty: what Postfix said before was about another one, of an earlier reign, whose Maildirs
+	// another node has had since. Zero: everything counts.
+	Since time.Time
 	// Again is how long is waited before what failed is tried again. Zero: 5 s.
 	Again time.Duration
 	Log   *slog.Logger
@@ -76,7 +79,8 @@ func (f *Follower) track(id ID, queue string) {
 	}
 }
 
-// Run follows the log until ctx ends, from the time of the oldest open entry on: what Postfix said while nobody listened counts.
+// Run follows the log until ctx ends, from the time of the oldest open entry on, or Since: what Postfix said while nobody
+// listened counts.
 func (f *Follower) Run(ctx context.Context) error {
 	f.mu.Lock()
 	f.wake = make(chan struct{}, 1)
@@ -91,13 +95,18 @@ func (f *Follower) follow(ctx context.Context) error {
 	for {
 		since := time.Now()
 		for _, m := range f.Journal.Pending() {
-			e, err := f.Journal.Read(m.ID)
-			if err == nil {
-				f.Track(e.ID, e.Queue)
-			}
 			if m.Time.Before(since) {
 				since = m.Time
 			}
+			if m.Time.Before(f.Since) {
+				continue
+			}
+			if e, err := f.Journal.Read(m.ID); err == nil {
+				f.Track(e.ID, e.Queue)
+			}
+		}
+		if since.Before(f.Since) {
+			since = f.Since.Add(time.Second)
 		}
 		// The unit is the journal's own word: no other service can speak in its name.
 		res, err := f.Runner.Run(ctx, command.Cmd{

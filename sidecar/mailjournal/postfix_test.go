@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -126,6 +127,36 @@ func TestAnEntryIsClosedWhenPostfixAndTheMirrorAreDoneWithIt(t *testing.T) {
 	}
 	if args := strings.Join(<-l.args, " "); !strings.Contains(args, "--since=@1699999999") || !strings.Contains(args, "--unit=postfix.service") {
 		t.Errorf("journalctl %s: want the unit's, since a second before the oldest entry", args)
+	}
+}
+
+// What was delivered in an earlier reign went into Maildirs that another node has had since.
+func TestWhatPostfixSaidOfAnEarlierQueueClosesNothing(t *testing.T) {
+	j := open(t, options(t.TempDir()))
+	defer finish(t, j)
+	before, after := entry("before"), entry("after")
+	before.Queue, after.Queue = "4dBefore", "4dAfter1"
+	after.Time = before.Time.Add(time.Hour)
+	appendTo(t, j, before)
+	appendTo(t, j, after)
+	l := logOf{make(chan [2]string), make(chan []string, 10)}
+	f := &Follower{Closing: Closing{j, &book{}}, Runner: l, Since: after.Time.Add(-time.Minute).Truncate(time.Second), Again: time.Millisecond,
+		Log: slog.New(slog.DiscardHandler), Barrier: func(context.Context) error { return nil }}
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return f.Run(ctx) })
+	l.lines <- [2]string{"qmgr", "4dBefore: removed"}
+	l.lines <- [2]string{"qmgr", "4dAfter1: removed"}
+	eventually(t, "the one of this reign is closed", func() bool { return len(j.Pending()) == 1 })
+	cancel()
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+	if got := ids(j.Pending()); got[0] != before.ID {
+		t.Errorf("open: got %v, want %v", got, before.ID)
+	}
+	if args, want := strings.Join(<-l.args, " "), fmt.Sprintf("--since=@%d", f.Since.Unix()); !strings.HasSuffix(args, want) {
+		t.Errorf("journalctl %s: want %s", args, want)
 	}
 }
 
