@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,6 +17,10 @@ import (
 // serveData begins to answer members' streams, and lets this node dial theirs. What they use is closed after the last of them.
 func (p *parts) serveData(ctx context.Context, g *errgroup.Group, authority *admin.Authority) error {
 	if p.cfg.Listen.Data == "" {
+		if p.data != nil {
+			p.log.Warn("the role's data are not mirrored: this node has no streams to others (listen: data is none)")
+			g.Go(func() error { return p.data.keeper.Run(ctx) })
+		}
 		g.Go(func() error {
 			<-ctx.Done()
 			return p.journals.close()
@@ -35,10 +40,22 @@ func (p *parts) serveData(ctx context.Context, g *errgroup.Group, authority *adm
 	}
 	p.links = links
 	protocols := map[string]peerlink.Handler{peerlink.Journal: p.journals.hold}
+	if p.data != nil {
+		protocols[peerlink.Mirror] = p.serveMirror
+		g.Go(func() error { return p.data.keeper.Run(ctx) })
+	}
 	g.Go(func() error {
 		return errors.Join(links.Serve(ctx, l, protocols), p.journals.close())
 	})
 	return nil
+}
+
+// serveMirror offers this node's data to the other node of its role.
+func (p *parts) serveMirror(ctx context.Context, peer string, conn net.Conn) error {
+	if !slices.Contains(p.role.Nodes, peer) {
+		return fmt.Errorf("%s is no node of %s", peer, p.role.Name)
+	}
+	return p.data.keeper.Serve(ctx, peer, conn)
 }
 
 // dial opens a stream to a member.

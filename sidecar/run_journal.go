@@ -79,12 +79,6 @@ func (j *journals) dir(of ...string) string {
 	return filepath.Join(append([]string{j.parts.cfg.State, "journal"}, of...)...)
 }
 
-// errNoMirror keeps entries open: nobody says that what was delivered here is on another machine.
-var errNoMirror = errors.New("the data are not mirrored yet")
-
-// barrier returns nil when everything that is in the role's data now is durable on the mirror.
-func (p *parts) barrier(context.Context) error { return errNoMirror }
-
 // heldEpoch is the epoch under which this node has a duty. Zero: it has not.
 func (p *parts) heldEpoch(duty string) uint64 {
 	_, _, d, _ := p.snapshot()

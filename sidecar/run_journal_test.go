@@ -207,7 +207,7 @@ func TestPrimaryUnitsRunOnlyBehindTheirJournal(t *testing.T) {
 	})
 	bus := &units.Fake{}
 	bus.Add("postfix.service", "mail")
-	u := primaryUnits{units.New(log, bus, units.Timeouts{}), role.Role{PrimaryUnits: []string{"postfix.service"}}, service}
+	u := primaryUnits{units.New(log, bus, units.Timeouts{}), role.Role{PrimaryUnits: []string{"postfix.service"}}, nil, service}
 	state := func(want decide.UnitReading) {
 		t.Helper()
 		if got, err := u.State(t.Context(), "mail"); err != nil || got != want {

@@ -47,6 +47,7 @@ type parts struct {
 	links     *peerlink.Links
 	dataPort  uint16 // of everybody; zero: there are no streams
 	journals  *journals
+	data      *roleData // nil: this node's role has none
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.
@@ -63,11 +64,21 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	if p.journals, err = p.newJournals(jobs); err != nil {
 		return reconcile.World{}, err
 	}
+	if p.data, err = p.newData(jobs); err != nil {
+		return reconcile.World{}, err
+	}
 	if len(p.role.PrimaryUnits) > 0 {
-		w.Units = primaryUnits{jobs, p.role, p.journals.service}
+		w.Units = primaryUnits{jobs, p.role, p.data, p.journals.service}
 	}
 	h := newDutyHealth(ctx, g, p.log, p.role, jobs)
 	w.Health, w.Duty = h.result, h.duty
+	if p.data != nil {
+		w.Data = p.data
+		w.Duty = func(acts bool) {
+			h.duty(acts)
+			p.data.keeper.Poke()
+		}
+	}
 	if len(p.role.Drain) > 0 {
 		w.Drain = p.drain
 	}
@@ -154,15 +165,22 @@ func (p *parts) drain(ctx context.Context, _ string) error {
 	return nil
 }
 
-// primaryUnits are the units of the one role that this node plays, behind its mail journal if it has one.
+// primaryUnits are the units of the one role that this node plays, behind its data and its mail journal if it has them.
 type primaryUnits struct {
 	jobs    *units.Units
 	role    role.Role
+	data    *roleData            // nil: none
 	journal *mailjournal.Service // nil: none
 }
 
-// Start keeps units that do not run yet down for as long as the journal cannot: mail would be taken that one machine has.
+// Start keeps units that do not run yet down for as long as this node may be a mirror, whose data come from elsewhere, and for as long as
+// the journal cannot run: mail would be taken that one machine has.
 func (u primaryUnits) Start(ctx context.Context, name string, epoch uint64) error {
+	if u.data != nil {
+		if err := u.data.keeper.Begin(epoch); err != nil {
+			return fmt.Errorf("nothing is written without the data's consent: %w", err)
+		}
+	}
 	if u.journal != nil {
 		if err := u.journal.Start(ctx, epoch); err != nil {
 			return fmt.Errorf("no mail is taken without its journal: %w", err)

@@ -50,6 +50,8 @@ type Mirror struct {
 	tree  *tree.Tree
 	stale bool // there may be what the tree does not know: a part of a batch, or what somebody else has written since the last session
 
+	saved time.Time // the index; see keep
+
 	mu    sync.Mutex
 	state MirrorState
 }
@@ -220,6 +222,24 @@ func (s *mirrorSession) say(m wire.Message) error {
 	return nil
 }
 
+// What was removed lies in the trash for so long, and no more bytes than this.
+const (
+	trashAge  = 7 * 24 * time.Hour
+	trashMost = 1 << 30
+)
+
+// keep saves the index now and then, and empties the trash. Neither is a reason to end.
+func (m *Mirror) keep() {
+	if time.Since(m.saved) < saveEvery {
+		return
+	}
+	m.saved = time.Now()
+	_, err := m.files.Purge(m.saved, trashAge, trashMost)
+	if err := errors.Join(err, m.tree.Save(m.set.Index)); err != nil {
+		m.log.Warn("the mirror's housekeeping failed", "path", m.set.Root, "err", err)
+	}
+}
+
 // take does what one message says.
 func (s *mirrorSession) take(m wire.Message) error {
 	switch m := m.(type) {
@@ -319,8 +339,8 @@ func (s *mirrorSession) stage(e tree.Entry, how func(tree.Entry, io.Reader) erro
 	if err := content.drain(); err != nil {
 		return fmt.Errorf("hear the source: %w", err)
 	}
-	if apply.Full(err) {
-		return err
+	if apply.Full(err) { // nothing else will fit either
+		return errors.Join(err, s.say(&wire.Refusal{Why: fmt.Sprintf("%s: %.300v", s.set.Root, err)}))
 	}
 	if err != nil {
 		return s.failed(e.Path, err)
@@ -393,7 +413,9 @@ func (s *mirrorSession) commit(c *wire.Commit) error {
 		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
 	}
 	s.tell(func(st *MirrorState) { st.Position, st.Equal, st.At = s.files.Position(), equal, time.Now() })
-	return s.say(&wire.Durable{Seq: c.Seq})
+	err = s.say(&wire.Durable{Seq: c.Seq})
+	s.keep()
+	return err
 }
 
 // apply makes the batch visible. What was applied before is durable then.

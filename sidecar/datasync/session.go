@@ -28,7 +28,6 @@ type sourceSession struct {
 	sent    batch       // since the last Commit
 	seq     uint64      // of the last Commit
 	commits []committed // that are not durable
-	moment  time.Time   // the trees were equal then, as far as is known
 	waiting map[string]*wait
 	held    map[string]bool // see hold
 	holding uint64          // the barrier behind which they go
@@ -159,9 +158,8 @@ func (s *sourceSession) follow(ctx context.Context, changes <-chan watch.Changes
 		case <-s.inbox.news:
 			err = s.heard()
 		case <-alive.C:
-			if len(s.commits) == 0 {
-				err = s.commit(ctx, 0, all)
-			}
+			s.keep()
+			err = s.commit(ctx, 0, all)
 		case <-retry.C:
 			err = s.retry(ctx)
 		}
@@ -174,6 +172,11 @@ func (s *sourceSession) follow(ctx context.Context, changes <-chan watch.Changes
 // take sends what the watcher tells of.
 func (s *sourceSession) take(ctx context.Context, c watch.Changes) error {
 	s.sent.began = time.Now()
+	s.tell(func(st *SourceState) {
+		if st.Equal { // until now
+			st.Equal, st.EqualAt = false, s.sent.began
+		}
+	})
 	if c.All {
 		if err := s.everything(ctx); err != nil {
 			return err
@@ -252,18 +255,18 @@ func (s *sourceSession) heard() error {
 // report is what anybody may ask for, between two batches. A barrier is passed when nothing waits that may have come before it.
 func (s *sourceSession) report(st *SourceState) {
 	s.underway(st)
-	st.Compared = true
+	st.Compared, st.Equal = true, false
 	if len(s.commits) == 0 && len(s.waiting) == 0 {
 		s.passed, st.Refused = s.reached, nil
 		if len(s.held) == 0 {
-			s.moment, st.Since = time.Now(), time.Time{}
+			st.Equal, st.EqualAt = true, time.Now()
 		}
 	}
 }
 
 // underway is the same in the middle of a batch.
 func (s *sourceSession) underway(st *SourceState) {
-	st.Changes, st.Bytes, st.Since, st.Waiting = len(s.waiting)+len(s.held), 0, s.moment, nil
+	st.Changes, st.Bytes, st.Waiting = len(s.waiting)+len(s.held), 0, nil
 	for _, c := range s.commits {
 		st.Changes += c.changes
 		st.Bytes += c.bytes

@@ -41,9 +41,9 @@ type SourceState struct {
 	// Changes and Bytes are what is known to lack on the mirror. Before Compared: of what was found so far.
 	Changes int
 	Bytes   int64
-	// Since is since when the mirror lacks something. Zero: it lacks nothing that is known. After a session it is when the mirror was
-	// last equal.
-	Since time.Time
+	// Equal: the mirror has everything that is known. EqualAt is when it last had; zero: never since the start.
+	Equal   bool
+	EqualAt time.Time
 	// Waiting are paths that could not be read here or staged there, and are tried again; at most ten, with the reason.
 	Waiting []tree.Problem
 	// Refused is why the source does not let its mirror become equal, for people. Empty: it does.
@@ -59,7 +59,8 @@ type Source struct {
 	epoch uint64
 	dir   *os.File
 	scan  *tree.Scanner
-	tree  *tree.Tree // nil: not looked at yet; belongs to Serve
+	tree  *tree.Tree // nil: not looked at yet; belongs to Serve, as saved does
+	saved time.Time
 
 	mu      sync.Mutex
 	state   SourceState
@@ -152,13 +153,10 @@ func (s *Source) Barrier(ctx context.Context) error {
 			if n, err := session.watch.Barrier(); err == nil && s.passed(ctx, session, n) {
 				return nil
 			}
-		} else {
-			select {
-			case <-changed:
-			case <-ctx.Done():
-			}
 		}
-		if ctx.Err() != nil {
+		select {
+		case <-changed:
+		case <-ctx.Done():
 			return fmt.Errorf("wait for the mirror: %w", context.Cause(ctx))
 		}
 	}
@@ -199,7 +197,7 @@ func (s *Source) Serve(ctx context.Context, mirror string, conn net.Conn) error 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // which ends reading and writing
-	session := &sourceSession{Source: s, ctx: ctx, w: wire.NewWriter(conn), inbox: newInbox(), waiting: map[string]*wait{}, moment: time.Now()}
+	session := &sourceSession{Source: s, ctx: ctx, w: wire.NewWriter(conn), inbox: newInbox(), waiting: map[string]*wait{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := session.inbox.fill(wire.NewReader(conn))
@@ -213,12 +211,9 @@ func (s *Source) Serve(ctx context.Context, mirror string, conn net.Conn) error 
 	})
 	err := g.Wait()
 	s.tell(func(st *SourceState) {
-		s.session, st.Mirror, st.Compared = nil, "", false
+		s.session, st.Mirror, st.Compared, st.Equal = nil, "", false, false
 		if refusal, ok := errors.AsType[*tree.Refusal](err); ok {
 			st.Refused = refusal
-		}
-		if st.Since.IsZero() {
-			st.Since = session.moment
 		}
 	})
 	return err
@@ -241,6 +236,20 @@ func (s *Source) look(ctx context.Context) error {
 	s.warn(problems)
 	s.tree = found
 	return nil
+}
+
+// saveEvery is how old an index may be: what has changed since is read again after a crash.
+const saveEvery = 10 * time.Minute
+
+// keep saves the index now and then.
+func (s *Source) keep() {
+	if time.Since(s.saved) < saveEvery {
+		return
+	}
+	s.saved = time.Now()
+	if err := s.tree.Save(s.set.Index); err != nil { // it only spares reading
+		s.log.Warn("the index cannot be saved", "err", err)
+	}
 }
 
 func (s *Source) warn(problems tree.Problems) {

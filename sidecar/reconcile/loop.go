@@ -271,6 +271,9 @@ func (l *Loop) observe(now cluster.Instant) (decide.View, uint64) {
 	if l.world.Health != nil {
 		v.Health, v.StandbyHealth = l.world.Health()
 	}
+	if l.world.Data != nil {
+		v.Mirrors = l.world.Data.Mirrors()
+	}
 	if l.world.Clock != nil {
 		v.ClockOff = l.told.clock(l.world.Clock())
 	}

@@ -31,6 +31,8 @@ func (l *Loop) perform(ctx context.Context, a decide.Action) error {
 		return l.world.Drain(ctx, a.Role)
 	case decide.CountSockets:
 		return l.countSockets(ctx, a)
+	case decide.Settle:
+		return l.settle(ctx, a)
 	case decide.ReadLedger:
 		return l.readLedger(ctx)
 	case decide.WriteDuty:
@@ -188,6 +190,21 @@ func (l *Loop) readUnits(ctx context.Context, role string) error {
 		}
 	}
 	l.board.put(func(v *decide.View) { set(&v.Units, role, state) })
+	return nil
+}
+
+// settle waits until everything written so far is on the other node's disk.
+func (l *Loop) settle(ctx context.Context, a decide.Settle) error {
+	if l.world.Data == nil {
+		return ErrMissing
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Policy.Timings.Settle)
+	defer cancel()
+	asked := l.cfg.Now()
+	if err := l.world.Data.Barrier(ctx); err != nil {
+		return err
+	}
+	l.board.put(func(v *decide.View) { set(&v.Settled, a.Role, asked) })
 	return nil
 }
 

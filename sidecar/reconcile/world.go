@@ -25,6 +25,7 @@ type World struct {
 	// Clock is by how much the clocks of others are ahead of this machine's. Zero: near enough.
 	Clock    func() time.Duration
 	Units    Units
+	Data     Data
 	Ledger   Ledger
 	Provider Provider
 	// Here asks the machine's own metadata whether the role's reserved address leads to it.
@@ -81,6 +82,14 @@ type Units interface {
 	Stop(ctx context.Context, role string) error
 	// State has All only if what they cannot do without runs as well.
 	State(ctx context.Context, role string) (decide.UnitReading, error)
+}
+
+// Data are those of the node's role.
+type Data interface {
+	// Mirrors is what lies here, and how far the other node's copy is. It does not block.
+	Mirrors() []cluster.Mirror
+	// Barrier returns when everything that was written here before the call is on the other node's disk.
+	Barrier(ctx context.Context) error
 }
 
 // Provider is where the machines live.

@@ -124,13 +124,13 @@ func TestMissingPackageIsInstalledFromTheMirror(t *testing.T) {
 	}
 }
 
-// TestPublishedPackageInstallsOnAWebNode publishes a package nobody has seen and installs it.
-func TestPublishedPackageInstallsOnAWebNode(t *testing.T) {
-	c := sharedCluster(t)
-	tree := filepath.Join(t.TempDir(), "greeting")
+// greeting builds a package that nobody has seen.
+func greeting(t *testing.T, name string) string {
+	t.Helper()
+	tree := filepath.Join(t.TempDir(), name)
 	for path, text := range map[string]string{
-		"DEBIAN/control":          "Package: greeting\nVersion: 1.0\nArchitecture: all\nMaintainer: Test <t@blog.example>\nDescription: a test\n",
-		"usr/share/greeting/text": "hello from the repository\n",
+		"DEBIAN/control":              "Package: " + name + "\nVersion: 1.0\nArchitecture: all\nMaintainer: Test <t@blog.example>\nDescription: a test\n",
+		"usr/share/" + name + "/text": "hello from the repository\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(tree, path)), 0o755); err != nil {
 			t.Fatal(err)
@@ -139,7 +139,13 @@ func TestPublishedPackageInstallsOnAWebNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	deb := buildPackage(t, tree)
+	return buildPackage(t, tree)
+}
+
+// TestPublishedPackageInstallsOnAWebNode publishes a package and installs it.
+func TestPublishedPackageInstallsOnAWebNode(t *testing.T) {
+	c := sharedCluster(t)
+	deb := greeting(t, "greeting")
 	for range 2 { // publishing the same file again changes nothing
 		understudy(t, "publish", "--local", c.name, "--repo", repo(t), deb)
 	}

@@ -261,8 +261,7 @@ func (c *cluster) healed(t testing.TB, replaced map[string]string) {
 			return err
 		}
 		for _, n := range st.Nodes {
-			done := n.Phase == "serving" || n.Phase == "applied" && (n.Role == "mail" || n.Role == "repo") // its data are another matter
-			if !done || n.Machine == "" || n.Machine == replaced[n.Name] {
+			if n.Phase != "serving" || n.Machine == "" || n.Machine == replaced[n.Name] {
 				return fmt.Errorf("%s is %s with machine %q; blocked: %v", n.Name, n.Phase, n.Machine, st.Blocked)
 			}
 		}
