@@ -41,6 +41,9 @@ type Follower struct {
 	// Barrier returns when everything that was in the Maildirs before the call is durable on the mirror.
 	Barrier func(ctx context.Context) error
 	Runner  command.Runner
+	// Since is when the queue was empty: what Postfix said before was about another one, of an earlier reign, whose Maildirs
+	// another node has had since. Zero: everything counts.
+	Since time.Time
 	// Again is how long is waited before what failed is tried again. Zero: 5 s.
 	Again time.Duration
 	Log   *slog.Logger
@@ -76,7 +79,8 @@ func (f *Follower) track(id ID, queue string) {
 	}
 }
 
-// Run follows the log until ctx ends, from the time of the oldest open entry on: what Postfix said while nobody listened counts.
+// Run follows the log until ctx ends, from the time of the oldest open entry on, or Since: what Postfix said while nobody
+// listened counts.
 func (f *Follower) Run(ctx context.Context) error {
 	f.mu.Lock()
 	f.wake = make(chan struct{}, 1)
@@ -91,13 +95,18 @@ func (f *Follower) follow(ctx context.Context) error {
 	for {
 		since := time.Now()
 		for _, m := range f.Journal.Pending() {
-			e, err := f.Journal.Read(m.ID)
-			if err == nil {
-				f.Track(e.ID, e.Queue)
-			}
 			if m.Time.Before(since) {
 				since = m.Time
 			}
+			if m.Time.Before(f.Since) {
+				continue
+			}
+			if e, err := f.Journal.Read(m.ID); err == nil {
+				f.Track(e.ID, e.Queue)
+			}
+		}
+		if since.Before(f.Since) {
+			since = f.Since.Add(time.Second)
 		}
 		// The unit is the journal's own word: no other service can speak in its name.
 		res, err := f.Runner.Run(ctx, command.Cmd{
@@ -238,23 +247,27 @@ func (f *Follower) closeOver(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// EmptyQueue deletes all that is in Postfix's queue, which must not run.
+// EmptyQueue deletes all that is in Postfix's queue, which should not run.
 func EmptyQueue(ctx context.Context, runner command.Runner) error {
-	// Where Postfix has never run, the queue's directories are made first (postfix-script(1) makes them at each start).
-	for _, c := range []command.Cmd{
-		{Path: "/usr/sbin/postfix", Args: []string{"check"}},
-		{Path: "/usr/sbin/postsuper", Args: []string{"-d", "ALL"}},
-	} {
-		c.Env, c.Timeout = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}, 30*time.Second
-		res, err := runner.Run(ctx, c)
-		if err != nil {
-			return err
+	run := func(path string, args ...string) error {
+		res, err := runner.Run(ctx, command.Cmd{
+			Path: path, Args: args, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}, Timeout: 30 * time.Second,
+		})
+		if err == nil && res.ExitCode != 0 {
+			err = fmt.Errorf("%s: exit code %d: %.200s", path, res.ExitCode, res.Stderr)
 		}
-		if res.ExitCode != 0 {
-			return fmt.Errorf("%s: exit code %d: %.200s", c.Path, res.ExitCode, res.Stderr)
-		}
+		return err
 	}
-	return nil
+	err := run("/usr/sbin/postsuper", "-d", "ALL")
+	if err == nil {
+		return nil
+	}
+	// Where Postfix has never run, the queue has no directories. This makes them, and takes a second, which a takeover would
+	// wait for.
+	if failed := run("/usr/sbin/postfix", "check"); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return run("/usr/sbin/postsuper", "-d", "ALL")
 }
 
 // pause waits for d, or until ctx ends, which is the error.

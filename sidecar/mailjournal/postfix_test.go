@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -129,19 +130,59 @@ func TestAnEntryIsClosedWhenPostfixAndTheMirrorAreDoneWithIt(t *testing.T) {
 	}
 }
 
-func TestAnEmptyQueueIsPostfixsWord(t *testing.T) {
-	var ran []string
-	code := 0
-	f := &command.Fake{Script: func(c command.Cmd) (command.Result, error) {
-		ran = append(ran, c.Path+" "+strings.Join(c.Args, " "))
-		return command.Result{ExitCode: code, Stderr: []byte("fatal: no")}, nil
-	}}
-	want := []string{"/usr/sbin/postfix check", "/usr/sbin/postsuper -d ALL"}
-	if err := EmptyQueue(t.Context(), f); err != nil || !slices.Equal(ran, want) {
-		t.Errorf("got %v, %q; want %q", err, ran, want)
+// What was delivered in an earlier reign went into Maildirs that another node has had since.
+func TestWhatPostfixSaidOfAnEarlierQueueClosesNothing(t *testing.T) {
+	j := open(t, options(t.TempDir()))
+	defer finish(t, j)
+	before, after := entry("before"), entry("after")
+	before.Queue, after.Queue = "4dBefore", "4dAfter1"
+	after.Time = before.Time.Add(time.Hour)
+	appendTo(t, j, before)
+	appendTo(t, j, after)
+	l := logOf{make(chan [2]string), make(chan []string, 10)}
+	f := &Follower{Closing: Closing{j, &book{}}, Runner: l, Since: after.Time.Add(-time.Minute).Truncate(time.Second), Again: time.Millisecond,
+		Log: slog.New(slog.DiscardHandler), Barrier: func(context.Context) error { return nil }}
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return f.Run(ctx) })
+	l.lines <- [2]string{"qmgr", "4dBefore: removed"}
+	l.lines <- [2]string{"qmgr", "4dAfter1: removed"}
+	eventually(t, "the one of this reign is closed", func() bool { return len(j.Pending()) == 1 })
+	cancel()
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
 	}
-	code = 1
-	if err := EmptyQueue(t.Context(), f); err == nil || !strings.Contains(err.Error(), "fatal: no") {
-		t.Errorf("got %v, want what it said", err)
+	if got := ids(j.Pending()); got[0] != before.ID {
+		t.Errorf("open: got %v, want %v", got, before.ID)
+	}
+	if args, want := strings.Join(<-l.args, " "), fmt.Sprintf("--since=@%d", f.Since.Unix()); !strings.HasSuffix(args, want) {
+		t.Errorf("journalctl %s: want %s", args, want)
+	}
+}
+
+func TestAnEmptyQueueIsPostfixsWord(t *testing.T) {
+	const empty, check = "/usr/sbin/postsuper -d ALL", "/usr/sbin/postfix check"
+	for claim, tc := range map[string]struct {
+		fail []int // which of the commands fail
+		want []string
+		ok   bool
+	}{
+		"a queue":                    {nil, []string{empty}, true},
+		"a queue that is yet to be":  {[]int{0}, []string{empty, check, empty}, true},
+		"none that can be":           {[]int{0, 1}, []string{empty, check}, false},
+		"one that cannot be emptied": {[]int{0, 2}, []string{empty, check, empty}, false},
+	} {
+		var ran []string
+		f := &command.Fake{Script: func(c command.Cmd) (res command.Result, err error) {
+			if slices.Contains(tc.fail, len(ran)) {
+				res = command.Result{ExitCode: 1, Stderr: []byte("fatal: no")}
+			}
+			ran = append(ran, c.Path+" "+strings.Join(c.Args, " "))
+			return res, nil
+		}}
+		err := EmptyQueue(t.Context(), f)
+		if !slices.Equal(ran, tc.want) || (err == nil) != tc.ok || err != nil && !strings.Contains(err.Error(), "fatal: no") {
+			t.Errorf("%s: got %v, %q; want %q", claim, err, ran, tc.want)
+		}
 	}
 }

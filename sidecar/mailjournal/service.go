@@ -171,7 +171,7 @@ func begin(ctx context.Context, cfg ServiceConfig, epoch uint64) (r *run, err er
 	r.stop = stop
 	r.group, r.ctx = errgroup.WithContext(work)
 	closing := Closing{Journal: r.journal, Second: both{r.copies, r.own}}
-	follower := &Follower{Closing: closing, Barrier: cfg.Barrier, Runner: cfg.Runner, Again: cfg.Again, Log: cfg.Log}
+	follower := &Follower{Closing: closing, Barrier: cfg.Barrier, Runner: cfg.Runner, Since: r.reign.Since, Again: cfg.Again, Log: cfg.Log}
 	milter := &Milter{
 		Journal: r.journal, Second: both{r.copies, r.own}, Epoch: r.epoch, WithoutSecond: cfg.WithoutSecond, Log: cfg.Log,
 		Accepted: func(e Entry) { follower.Track(e.ID, e.Queue); r.accepted() }, Refused: r.refused,
@@ -197,6 +197,7 @@ func (r *run) claimQueue(ctx context.Context, epoch uint64) (net.Listener, error
 		if err := r.cfg.ClearQueue(ctx); err != nil {
 			return nil, fmt.Errorf("empty the mail queue: %w", err)
 		}
+		r.reign.Since = time.Unix(time.Now().Unix(), 0)
 	}
 	if r.again, err = openList(filepath.Join(r.cfg.Dir, "reinjected"), r.reign.First); err != nil {
 		return nil, err
@@ -313,16 +314,21 @@ func (r *run) note(node string, err error) {
 
 // reign is the series of epochs, without a gap, of which no other node can have had one: what Postfix queued since is its own
 // to deliver.
-type reign struct{ First, Last uint64 }
+type reign struct {
+	First, Last uint64
+	// Since is when it began, by this machine's clock: its queue was empty then.
+	Since time.Time
+}
 
 const reignFile = "reign"
 
 // with is the reign that has epoch.
 func (r reign) with(epoch uint64) reign {
 	if r.Last == 0 || epoch > r.Last+1 {
-		return reign{epoch, epoch}
+		return reign{First: epoch, Last: epoch}
 	}
-	return reign{r.First, max(r.Last, epoch)}
+	r.Last = max(r.Last, epoch)
+	return r
 }
 
 func readReign(path string) (r reign, err error) {
@@ -333,9 +339,11 @@ func readReign(path string) (r reign, err error) {
 	if err != nil {
 		return r, err
 	}
-	if n, err := fmt.Sscanf(string(data), "%d %d\n", &r.First, &r.Last); err != nil || n != 2 || r.First == 0 || r.First > r.Last {
+	var since int64
+	if n, err := fmt.Sscanf(string(data), "%d %d %d\n", &r.First, &r.Last, &since); err != nil || n != 3 || r.First == 0 || r.First > r.Last {
 		return reign{}, nil // of no use, so the queue is emptied
 	}
+	r.Since = time.Unix(since, 0)
 	return r, nil
 }
 
@@ -345,7 +353,7 @@ func (r reign) write(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "%d %d\n", r.First, r.Last)
+	_, err = fmt.Fprintf(f, "%d %d %d\n", r.First, r.Last, r.Since.Unix())
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}

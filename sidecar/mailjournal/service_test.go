@@ -273,7 +273,7 @@ func TestAGapOfEpochsEndsTheRunAndTheNextStartEmptiesTheQueue(t *testing.T) {
 	p.run.mu.Lock()
 	before := p.run.reign
 	p.run.mu.Unlock()
-	if err := p.run.prolong(9); err != nil || before != (reign{8, 8}) || !p.Serves() {
+	if err := p.run.prolong(9); err != nil || before.First != 8 || before.Last != 8 || !p.Serves() {
 		t.Errorf("confirmed anew: got %v", err)
 	}
 	p.start(9)
@@ -290,20 +290,21 @@ func TestAGapOfEpochsEndsTheRunAndTheNextStartEmptiesTheQueue(t *testing.T) {
 }
 
 func TestAReignEndsWhereAnotherMayHaveBegun(t *testing.T) {
+	at := time.Unix(1_700_000_000, 0)
 	for _, tc := range []struct {
 		was   reign
 		epoch uint64
 		want  reign
 	}{
-		{reign{}, 5, reign{5, 5}}, {reign{5, 5}, 5, reign{5, 5}}, {reign{5, 5}, 6, reign{5, 6}}, {reign{5, 6}, 7, reign{5, 7}},
-		{reign{5, 7}, 6, reign{5, 7}}, {reign{5, 7}, 9, reign{9, 9}},
+		{reign{}, 5, reign{5, 5, time.Time{}}}, {reign{5, 5, at}, 5, reign{5, 5, at}}, {reign{5, 5, at}, 6, reign{5, 6, at}},
+		{reign{5, 6, at}, 7, reign{5, 7, at}}, {reign{5, 7, at}, 6, reign{5, 7, at}}, {reign{5, 7, at}, 9, reign{9, 9, time.Time{}}},
 	} {
 		if got := tc.was.with(tc.epoch); got != tc.want {
 			t.Errorf("%v with %d: got %v, want %v", tc.was, tc.epoch, got, tc.want)
 		}
 	}
 	path := filepath.Join(t.TempDir(), "reign")
-	for _, text := range []string{"", "x", "0 0\n", "7 5\n", "7"} {
+	for _, text := range []string{"", "x", "0 0 1\n", "7 5 1\n", "7", "5 7\n"} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -311,10 +312,10 @@ func TestAReignEndsWhereAnotherMayHaveBegun(t *testing.T) {
 			t.Errorf("%q: got %v, %v; want none", text, got, err)
 		}
 	}
-	if err := (reign{5, 7}).write(path); err != nil {
+	if err := (reign{5, 7, at}).write(path); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := readReign(path); err != nil || got != (reign{5, 7}) {
+	if got, err := readReign(path); err != nil || got != (reign{5, 7, at}) {
 		t.Errorf("got %v, %v; want what was written", got, err)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"net/smtp"
 	"net/textproto"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -254,8 +253,8 @@ func journalGatesPostfix(t *testing.T) {
 // takeOver loses queue and journal with the old primary, and delivers from the holder's copies.
 func takeOver(ctx context.Context, p *play, box *dovecot, want map[string]int) {
 	t := p.t
-	if out, err := exec.Command("/usr/sbin/postsuper", "-d", "ALL").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if err := mailjournal.EmptyQueue(ctx, command.Exec{}); err != nil {
+		t.Fatal(err)
 	}
 	box.mu.Lock()
 	box.away = false
