@@ -136,8 +136,9 @@ func (w *world) superseded(n *node, duty string) bool {
 		}
 	}
 	r := w.ledger.duties[duty]
-	if r.Lease && r.Epoch > n.memory.Duties[duty].Promise.Epoch && w.now < w.named(r.Holder).trouble.add(15*time.Second) {
-		return true // by one that was cut off, and has been read of only now
+	later := r.Lease && r.Epoch > n.memory.Duties[duty].Promise.Epoch
+	if later && (w.named(r.Holder).faults > 0 || w.now < w.named(r.Holder).trouble.add(15*time.Second)) {
+		return true // by one that is, or was, cut off, and has been read of only now
 	}
 	if c := w.ledger.claims[n.name]; c.Tombstoned {
 		return true // while it was cut off, and it has read so only now; it claims the name again

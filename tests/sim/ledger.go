@@ -167,8 +167,8 @@ func (w *world) readLedger(n *node, done func(error, func(*decide.View))) {
 			}
 			g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims, g.Stale = sent, false, got.Duties, got.Tie, got.Claims, got.Stale
 			g.Intents, g.Hired = got.Intents, got.Hired
-			n.readVersion = version
-			if sent > v.Claim.At { // an older reading says nothing of it
+			if n.readVersion = 0; sent > v.Claim.At { // an older reading says nothing of it, and will be made again
+				n.readVersion = version
 				w.judgeClaim(n, v, got.Claims[n.name])
 			}
 		})
