@@ -237,12 +237,37 @@ func (w *world) lawOfData(n *node, duty string) {
 
 // unheld says that a node could take a role with data that nobody has.
 func (w *world) unheld() bool {
+	if w.now > w.lastFault.add(Hour/2) {
+		return false // by then it is found out, or waited for
+	}
 	for _, r := range w.nodes[0].policy.Roles {
 		if r.Data && len(w.holders(r.Name)) == 0 && len(w.candidates(r.Name)) > 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// help is what a person does about it: switches on what is off and still the node, and gives up what is on other machines.
+func (w *world) help(role string) {
+	if !w.needsPerson(role) || !w.shape.ledger {
+		return
+	}
+	w.note("person", "helps "+role)
+	for _, m := range slices.Clone(w.cloud.machines) {
+		n := w.embodied(m)
+		if m.tree == nil || n != nil && n.up || !slices.ContainsFunc(w.candidates(role), func(c *node) bool { return w.sameRole(m, w.machine(c.machine)) }) {
+			continue
+		}
+		if c := w.ledger.claims[m.name]; n != nil && c.Machine == m.id && !c.Tombstoned {
+			w.switchOn(m)
+			continue
+		}
+		was := w.ledger.wishes[m.name]
+		w.ledger.wishes[m.name] = cluster.Wish{Node: m.name, N: was.N + 1, Discard: append(slices.Clone(was.Discard), m.id)}
+		w.ledger.version++
+		m.tree = nil // nobody misses it any more
+	}
 }
 
 // needsPerson says that a role with data has nobody because the newest data may be on a machine that does not come back by itself: it

@@ -229,6 +229,7 @@ func (w *world) settled(duty string) {
 	case len(candidates) == 0:
 	case len(holders) == 0 && w.needsPerson(duty):
 		w.report_.Waiting++
+		w.after(w.between(5*time.Minute, 30*time.Minute), func() { w.help(duty) })
 	case len(holders) == 0 && w.possible():
 		w.violated("nobody holds %s, %s after the last fault: %s", duty, w.now.sub(w.lastFault).Round(time.Second), w.blocked(candidates))
 	case len(holders) == 0 && !w.said(candidates, duty):
