@@ -114,7 +114,7 @@ func TestWhatIsLeftTakesOverWhenEverythingNewerIsGone(t *testing.T) {
 	clear(g.cut)
 	g.run(4 * time.Second)
 	g.check("mail", "mail2")
-	if log := strings.Join(g.log, "\n"); !strings.Contains(log, "mail2 takes over mail with all data up to epoch 1; epoch 2 may have been written under, mail1's machine is gone") {
+	if log := strings.Join(g.log, "\n"); !strings.Contains(log, "mail2 takes over mail with all data up to epoch 1; what was written under epoch 2 may be missing: mail1's machine is gone") {
 		t.Errorf("no note of what is missing in\n%s", log)
 	}
 	c.heals(t, 30*time.Second)
@@ -373,4 +373,43 @@ func TestDiscardedDataAreWaitedForNoLonger(t *testing.T) {
 	if want := "delete m-mail1"; !slices.Contains(c.did, want) {
 		t.Errorf("did %q, want %q in it", c.did, want)
 	}
+}
+
+// Nobody remembers to whom what was promised, and the disks know who has what.
+func TestAfterAFullRestartTheNewestDataAreFound(t *testing.T) {
+	for _, without := range []string{"", "mail1", "mail2"} {
+		g, _ := withData(t, eight)
+		g.isolate("mail2")
+		g.run(4 * time.Second)
+		clear(g.cut)
+		g.stop(g.names...)
+		g.run(time.Second)
+		for i, n := range g.names {
+			if n != without {
+				g.start(n, i)
+			}
+		}
+		g.run(5 * time.Second)
+		if without == "mail1" {
+			g.check("mail", "")
+			g.wantBlocked("mail2", "takeover of mail", "or `understudy discard mail1`")
+			continue
+		}
+		g.check("mail", "mail1")
+	}
+}
+
+// What a node has asked for and not got was not written under; it must not keep the node from asking again.
+func TestABidThatCameToNothingIsNoWriting(t *testing.T) {
+	g, _ := withData(t, eight)
+	g.stop("mail1")
+	for g.nodes["mail2"].m.Duties["mail"].Bid == 0 {
+		g.run(time.Millisecond)
+	}
+	g.start("mail2", 0) // its sidecar alone: it knows its own promise, and no more to whom
+	for _, n := range g.names[:4] {
+		g.start(n, 0)
+	}
+	g.run(3 * time.Second)
+	g.check("mail", "mail2")
 }

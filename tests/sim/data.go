@@ -137,17 +137,22 @@ func (w *world) copy(x *writing, n, other *node, since time.Duration) {
 	if w.now < to.ready {
 		return
 	}
-	late := delay
-	if w.copiesSlow > 0 {
-		late = slowDelay
-	}
-	to.complete, to.full, from.full = true, w.now.add(-late), w.now.add(-late)
+	upto := w.now.add(-w.copyLag())
+	to.complete, to.full, from.full = true, upto, upto
 	for _, t := range x.terms {
 		if had := min(from.has[t], to.full); had > to.has[t] {
 			to.has[t] = had
 		}
 		x.both[t] = max(x.both[t], min(from.has[t], to.has[t]))
 	}
+}
+
+// copyLag is how much later a copy has what is written.
+func (w *world) copyLag() time.Duration {
+	if w.copiesSlow > 0 {
+		return slowDelay
+	}
+	return delay
 }
 
 // connected says that the stream between two sidecars is up.
@@ -184,7 +189,7 @@ func (w *world) mirrors(n *node) []cluster.Mirror {
 // settle passes a barrier when the mirror has all that was written before.
 func (w *world) settle(n *node, a decide.Settle, done func(error, func(*decide.View))) {
 	asked, at := n.clock.at(w.now), w.now
-	w.after(w.between(delay, slowDelay+100*time.Millisecond), func() {
+	w.after(w.copyLag()+w.between(0, 10*time.Millisecond), func() {
 		w.flow()
 		if m := w.machine(n.machine); m == nil || w.tree(m).full == never || w.tree(m).full < at {
 			done(errAway, nil)

@@ -62,8 +62,8 @@ func TestAPlannedMoveHappensAtOnce(t *testing.T) {
 		{"three", "lb1", "lb", 5 * ms},
 	} {
 		for seed := range uint64(10) {
-			still := Run(seed, Options{Shape: m.shape, Script: []Step{{10 * second, "zone away", "", ms}}})
-			moved := Run(seed, Options{Shape: m.shape, Script: []Step{{10 * second, "move", m.at, 20 * second}}})
+			still := Run(seed, Options{Shape: m.shape, Script: []Step{{45 * second, "zone away", "", ms}}})
+			moved := Run(seed, Options{Shape: m.shape, Script: []Step{{45 * second, "move", m.at, 20 * second}}})
 			what := fmt.Sprintf("%s, asked at %s, seed %d", m.duty, m.at, seed)
 			switch was, is := still.Holders[m.duty], moved.Holders[m.duty]; {
 			case len(moved.Violations) > 0:
