@@ -88,8 +88,8 @@ func (t *turn) data(d duty, s *Duty) {
 		if s.Writes == 0 {
 			s.Writes = s.Hold.Epoch
 		}
-		if own.Source && own.Epoch == s.Writes && t.keepsUp(own) {
-			s.Shared = s.Hold.Epoch // the beats say so from now on
+		if own.Source && t.keepsUp(own) { // as others judge by the beats that say so from now on
+			s.Shared = s.Hold.Epoch
 		}
 	}
 	for _, k := range d.nodes {
