@@ -39,6 +39,7 @@ type MirrorState struct {
 	// Equal: after the newest batch both trees were equal, as far as the source knew.
 	Equal bool
 	At    time.Time // when the newest batch was durable; zero: none was since the start
+	Kept  int       // paths put into lost+found since the start
 }
 
 // Mirror follows one source after another. Follow is for one goroutine at a time, State for any.
@@ -161,6 +162,7 @@ type mirrorSession struct {
 	changed []func() error // of the tree, after the batch is visible
 	packer  *pack.Packer   // nil until something comes packed
 	long    []byte         // what was unpacked last
+	kept    int            // paths put into lost+found since the newest report
 	applied uint64         // the batch that is visible and not durable yet
 	// unstaged are the paths that could not be, as long as nothing better has come for them: the trees are not equal meanwhile.
 	unstaged map[string]bool
@@ -199,6 +201,7 @@ func (s *mirrorSession) greet() error {
 	if err != nil {
 		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
 	}
+	s.report()
 	s.tell(func(st *MirrorState) { st.Following, st.Position = true, s.files.Position() })
 	totals := s.tree.Totals(".")
 	return s.say(&wire.Accept{First: first, Root: s.tree.Digest(), Entries: uint64(totals.Entries()), Bytes: uint64(totals.Bytes)})
@@ -263,6 +266,7 @@ func (s *mirrorSession) take(m wire.Message) error {
 	case *wire.Remove:
 		return s.change(m.Path, tree.Itself, s.open().Remove(m.Path))
 	case *wire.Keep:
+		s.kept++
 		return s.change(m.Path, tree.Itself, s.open().Keep(m.Path, s.files.Position().Epoch))
 	case *wire.Commit:
 		return s.commit(m)
@@ -419,6 +423,18 @@ func (s *mirrorSession) commit(c *wire.Commit) error {
 	err = s.say(&wire.Durable{Seq: c.Seq})
 	s.keep()
 	return err
+}
+
+// report tells what was put aside, once for many.
+func (s *mirrorSession) report() {
+	if s.kept == 0 {
+		return
+	}
+	epoch := s.files.Position().Epoch
+	s.log.Warn("what only this node had, or had otherwise than the primary, was put aside", "path", s.files.LostAndFound(epoch), "epoch", epoch, "count", s.kept)
+	kept := s.kept
+	s.tell(func(st *MirrorState) { st.Kept += kept })
+	s.kept = 0
 }
 
 // apply makes the batch visible. What was applied before is durable then.

@@ -20,6 +20,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"github.com/zeebo/blake3"
@@ -141,6 +143,11 @@ func (m *Mirror) Accept(epoch uint64) (first bool, err error) {
 		}
 	}
 	return m.position.Complete != epoch, nil
+}
+
+// LostAndFound is where an epoch's first comparison puts what only this side has.
+func (m *Mirror) LostAndFound(epoch uint64) string {
+	return filepath.Join(m.path, lost, strconv.FormatUint(epoch, 10))
 }
 
 // Complete notes that the directory is equal to the source's.
