@@ -201,7 +201,6 @@ func (s *mirrorSession) greet() error {
 	if err != nil {
 		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
 	}
-	s.report()
 	s.tell(func(st *MirrorState) { st.Following, st.Position = true, s.files.Position() })
 	totals := s.tree.Totals(".")
 	return s.say(&wire.Accept{First: first, Root: s.tree.Digest(), Entries: uint64(totals.Entries()), Bytes: uint64(totals.Bytes)})
@@ -420,6 +419,7 @@ func (s *mirrorSession) commit(c *wire.Commit) error {
 		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
 	}
 	s.tell(func(st *MirrorState) { st.Position, st.Equal, st.At = s.files.Position(), equal, time.Now() })
+	s.report()
 	err = s.say(&wire.Durable{Seq: c.Seq})
 	s.keep()
 	return err
