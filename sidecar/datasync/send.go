@@ -29,8 +29,8 @@ type batch struct {
 
 const (
 	// A batch is committed when it has so many changes or bytes: the mirror's syncs are shared by many, and lag is known in steps.
-	batchChanges = 2000
-	batchBytes   = 64 << 20
+	batchChanges = 5000
+	batchBytes   = 128 << 20
 	// batchesAhead is how many may be on their way.
 	batchesAhead = 4
 	// worthPatching is the size in bytes from which on the mirror's version is asked for first.

@@ -39,6 +39,7 @@ func zeroPages(b []byte, at int64) (from, to int) {
 type Sparse struct {
 	File SparseFile
 	at   int64
+	end  int64 // of what was written
 }
 
 // SparseFile is what Sparse needs of an os.File.
@@ -51,9 +52,12 @@ type SparseFile interface {
 func (s *Sparse) Write(p []byte) (n int, err error) {
 	for n < len(p) {
 		from, to := zeroPages(p[n:], s.at)
-		wrote, err := s.File.WriteAt(p[n:n+from], s.at)
-		if err != nil {
-			return n + wrote, err
+		if from > 0 {
+			wrote, err := s.File.WriteAt(p[n:n+from], s.at)
+			if err != nil {
+				return n + wrote, err
+			}
+			s.end = s.at + int64(from)
 		}
 		n, s.at = n+to, s.at+int64(to)
 	}
@@ -62,6 +66,9 @@ func (s *Sparse) Write(p []byte) (n int, err error) {
 
 // Finish gives the file its length, which matters if it ends in a hole.
 func (s *Sparse) Finish() error {
+	if s.end == s.at {
+		return nil
+	}
 	if err := s.File.Truncate(s.at); err != nil {
 		return fmt.Errorf("set the length of a sparse file: %w", err)
 	}
