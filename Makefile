@@ -62,7 +62,7 @@ down: check-root build ## take the demo down and leave nothing behind
 # --- tests -------------------------------------------------------------------------------------
 # Test binaries that need root (namespaces, mounts, nodes) are built as the caller and run as root.
 
-ROOT_PACKAGES := ./sidecar/address ./sidecar/cloud/localcloud/netns ./sidecar/cloud/localcloud/nspawn ./tests/contract/nameserver ./tests/netns ./tests/node ./tests/puppet ./tests/e2e
+ROOT_PACKAGES := ./sidecar/address ./sidecar/cloud/localcloud/netns ./sidecar/cloud/localcloud/nspawn ./sidecar/datasync ./sidecar/datasync/apply ./tests/contract/nameserver ./tests/netns ./tests/node ./tests/puppet ./tests/e2e
 # One goroutine that searches for a minute: the race detector would find nothing and take ten.
 SEARCHES      := ./tests/sim ./tests/sim/model
 TOOLS         := puppet-lint reprepro ruby-rspec-puppet keepalived knot knot-dnsutils bind9 bind9-dnsutils rsync lsyncd syncthing openssh-server $(shell sed -n "s,^\(puppet-module-[a-z0-9-]*\).*,\1,p" puppet/image-packages)
@@ -71,6 +71,7 @@ TEST_HOST     := gcc libc6-dev openssh-client gpg gpg-agent
 .PHONY: test
 test: check-root build test-fast tools ## run all tests
 	@set -e; for p in $(ROOT_PACKAGES); do $(MAKE) --no-print-directory root-test PACKAGE=$$p; done
+	@$(MAKE) --no-print-directory root-test PACKAGE=./sidecar/datasync CGO_ENABLED=1 COMPILE=-race TESTFLAGS=-test.short
 
 .PHONY: test-long
 test-long: check-root build tools ## run what takes too long for every day: the survivor of each role
@@ -94,7 +95,7 @@ tools: check-root build ## make the tree with the programs that tests run beside
 # One package's tests, as root, from the package's own directory, as go test would.
 .PHONY: root-test
 root-test:
-	@go test -c -o $(BUILD)/root.test $(PACKAGE)
+	@go test -c $(COMPILE) -o $(BUILD)/root.test $(PACKAGE)
 	@cd $(PACKAGE) && $(SUDO) env PATH="$$PATH" UNDERSTUDY_BUILD=$(CURDIR)/$(BUILD) UNDERSTUDY_CACHE=$(CACHE) UNDERSTUDY_TOOLS_TREE=$$(cat $(CURDIR)/$(BUILD)/tools-tree) \
 	  $(CURDIR)/$(BUILD)/root.test -test.timeout=15m $(TESTFLAGS) && echo "ok  	$(PACKAGE)"
 

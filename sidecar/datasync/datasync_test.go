@@ -268,7 +268,7 @@ func TestWhatCanBeShorterIsPackedOnANarrowLine(t *testing.T) {
 // Law: after a barrier tree(mirror) == tree(source), whatever was done, and wherever the stream was cut.
 func TestTheMirrorIsTheSameTreeWhereverTheStreamIsCut(t *testing.T) {
 	histories := 950
-	if testing.Short() || raceEnabled {
+	if testing.Short() {
 		histories = 100
 	}
 	for lane := range 4 {
