@@ -257,11 +257,13 @@ func (t *turn) former(d duty) string {
 			return fmt.Sprintf("machine %s, which was %s, may have newer data: %s", m.ID, m.Name, t.askPerson(m.Name))
 		}
 	}
-	before := []string{t.Ledger.Duties[d.name].Machine}
+	r := t.Ledger.Duties[d.name]
+	before := [][2]string{{r.Holder, r.Machine}} // node, ID
 	for _, k := range d.nodes {
-		before = append(before, t.Ledger.Intents[k].Machine)
+		before = append(before, [2]string{k, t.Ledger.Intents[k].Machine})
 	}
-	for _, id := range before {
+	for _, b := range before {
+		id := b[1]
 		if id == "" || id == t.Machine || slices.ContainsFunc(d.nodes, func(k string) bool { return t.machineOf(k) == id }) {
 			continue
 		}
@@ -271,6 +273,9 @@ func (t *turn) former(d duty) string {
 				t.act(ReadMachine{Reason: Reason(fmt.Sprintf("is machine %s, which may have newer data of %s, gone?", id, d.title())), Node: key, Machine: id})
 			}
 			t.in(time.Second)
+			if m.Same >= 2 {
+				return fmt.Sprintf("machine %s, which was %s, is still there and may have newer data: %s", id, b[0], t.askPerson(b[0]))
+			}
 			return fmt.Sprintf("the provider is asked whether machine %s is gone, which may have newer data", id)
 		}
 	}

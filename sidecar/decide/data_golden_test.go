@@ -100,6 +100,11 @@ func dataCases() []decisionCase {
 			listed()(g, v)
 			v.Ledger.Duties = map[string]cluster.DutyRecord{"mail": {Duty: "mail", Epoch: 2, Holder: "mail1", Machine: "77"}}
 		})},
+		{"S8", "and is there, though no list has it", "mail2", eight, true, lost(synced(anOlder, 1), func(g *rig, v *View) {
+			listed()(g, v)
+			v.Ledger.Duties = map[string]cluster.DutyRecord{"mail": {Duty: "mail", Epoch: 2, Holder: "mail1", Machine: "77"}}
+			v.Machines["machine 77"] = MachineReading{ID: "77", Power: cluster.PowerOff, At: v.Now.Add(-time.Second), Same: 2}
+		})},
 		{"S8", "whoever had newer data is gone", "mail2", eight, true, lost(synced(anOlder, 1), listed())},
 		{"S8", "member promises whoever has all data", "lb1", eight, false, lost(synced(anOlder, 2), func(g *rig, v *View) { bidding(v, false) })},
 		{"S8", "member does not promise whoever has less", "lb1", eight, false, lost(synced(anOlder, 1), func(g *rig, v *View) { bidding(v, false) })},

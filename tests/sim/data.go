@@ -275,22 +275,16 @@ func (w *world) help(role string) {
 	}
 }
 
-// needsPerson says that a role with data has nobody because the newest data may be on a machine that does not come back by itself: it
+// needsPerson says that a role with data has nobody, because the newest data may be on a machine that does not come back by itself: it
 // is off or another's now. Without a ledger nobody remembers machines, so that one that is gone may be waited for, too.
 func (w *world) needsPerson(role string) bool {
 	candidates := w.candidates(role)
 	if w.data[role] == nil || len(candidates) == 0 || len(w.holders(role)) > 0 || !strings.Contains(w.blocked(candidates), "understudy discard") {
 		return false
 	}
-	if !w.shape.ledger {
-		return true
-	}
-	return slices.ContainsFunc(w.cloud.machines, func(m *machine) bool {
-		n := w.embodied(m)
-		return m.tree != nil && (n == nil || !n.up) && slices.ContainsFunc(candidates, func(c *node) bool {
-			mine := w.machine(c.machine)
-			return mine != nil && c.own.Name == role && lacks(w.tree(mine), m.tree) > 0
-		})
+	return !w.shape.ledger || slices.ContainsFunc(w.cloud.machines, func(m *machine) bool {
+		n, like := w.embodied(m), w.machine(candidates[0].machine)
+		return m.tree != nil && (n == nil || !n.up) && like != nil && w.sameRole(m, like)
 	})
 }
 

@@ -99,8 +99,10 @@ func (w *world) untilHire() time.Duration {
 	if w.spare() {
 		by = min(by, later) // machines too many are watched for a while
 	}
-	if w.unheld() {
-		by = min(by, 5*soon) // somebody may be finding out whether all newer data are gone
+	if w.unheld() { // somebody may be finding out whether all newer data are gone, question by question
+		if by = min(by, 5*soon); w.now < w.lastFault.add(5*time.Minute) {
+			by = min(by, soon)
+		}
 	}
 	return by
 }
