@@ -89,6 +89,16 @@ func dataCases() []decisionCase {
 		{"S8", "newer data are back, and their node does not take the duty", "mail2", eight, false, lost(synced(anOlder, 1), func(g *rig, v *View) {
 			back(v, func(a *cluster.Announcement) { a.Paused = true })
 		})},
+		{"S8", "what a node that is heard has asked for, and not written under, does not count", "mail2", eight, false, lost(synced(anOlder, 2), func(g *rig, v *View) {
+			back(v, func(a *cluster.Announcement) {
+				a.Paused = true
+				a.Mirrors = []cluster.Mirror{{Role: "mail", Epoch: 1, Complete: true, Lag: cluster.Forever, Synced: 2, From: 3}}
+				a.Holds = []cluster.Hold{{Duty: "mail", Epoch: 3, State: cluster.Released}}
+			})
+			saying(v, "lb1", func(a *cluster.Announcement) {
+				a.Promises = []cluster.Promise{{Duty: "mail", Epoch: 3, Holder: "mail1", Clear: true}}
+			})
+		})},
 		{"S8", "node is back and does not know its data yet", "mail2", eight, false, lost(synced(anOlder, 1), func(g *rig, v *View) {
 			back(v, func(a *cluster.Announcement) { a.Mirrors = nil })
 		})},
