@@ -40,8 +40,13 @@ $(BUILD)/blog_1.0_all.deb: $(shell find tests/blog -type f 2>/dev/null)
 	SOURCE_DATE_EPOCH=1767225600 dpkg-deb --root-owner-group --build tests/blog $@
 
 .PHONY: demo
-demo: check-root build $(BUILD)/blog_1.0_all.deb ## boot the reference cluster of eight nodes and show it
+demo: check-root build $(BUILD)/blog_1.0_all.deb ## boot the reference cluster of eight nodes, destroy one and show the recovery
 	$(UNDERSTUDY) local up --name $(NAME) --install --cache $(CACHE) --publish $(BUILD)/blog_1.0_all.deb $(FORWARDS)
+	$(UNDERSTUDY) status --local $(NAME) --wait redundant --timeout 2m
+	@echo
+	@echo "Now one of the eight is destroyed, as a provider may do it any day:"
+	@echo
+	$(UNDERSTUDY) chaos --local $(NAME) --wait 1m
 	@echo
 	@echo "The blog:        http://127.0.0.1:8080/"
 	@echo "Mail:            SMTP 127.0.0.1:2525, submission 127.0.0.1:5870, IMAP with TLS 127.0.0.1:9930"

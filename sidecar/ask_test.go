@@ -36,6 +36,8 @@ type stage struct {
 	alone  bool // the cluster has no other member
 	// reseeded is what was written into the ledger.
 	reseeded []cluster.Recall
+	wished   []cluster.Wish
+	data     bool // the role has data
 }
 
 func newStage(t *testing.T) *stage {
@@ -73,7 +75,7 @@ func (s *stage) Snapshot() (decide.Policy, decide.View, decide.Decision, time.Ti
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := decide.Policy{Self: "lb1", Nodes: []string{"lb1", "lb2"}, Roles: []decide.Role{
-		{Name: "lb", Nodes: []string{"lb1", "lb2"}, Link: netip.MustParsePrefix("10.0.0.10/24"), Primary: true},
+		{Name: "lb", Nodes: []string{"lb1", "lb2"}, Link: netip.MustParsePrefix("10.0.0.10/24"), Primary: true, Data: s.data},
 	}}
 	if s.alone {
 		p.Nodes = p.Nodes[:1]
@@ -91,6 +93,13 @@ func (s *stage) Reseed(_ context.Context, r cluster.Recall) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reseeded = append(s.reseeded, r)
+	return nil
+}
+
+func (s *stage) Wish(_ context.Context, w cluster.Wish) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wished = append(s.wished, w)
 	return nil
 }
 

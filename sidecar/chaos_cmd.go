@@ -23,6 +23,7 @@ type chaosOptions struct {
 	seed           uint64
 	node           string
 	apart, timeout time.Duration
+	wait           time.Duration
 	dryRun, asJSON bool
 }
 
@@ -62,11 +63,12 @@ hour after the last time. It is off until somebody enables it, on one node or se
 	f.Uint64Var(&o.seed, "seed", 0, "pick by this number: the same one among the same nodes picks the same (default: random)")
 	f.StringVar(&o.node, "node", "", "destroy this node's machine instead of a picked one's")
 	f.DurationVar(&o.apart, "apart", 0, "refuse if the last node was destroyed less long ago, from wherever that was ordered")
+	f.DurationVar(&o.wait, "wait", 0, "ask again for so long while it refuses: just after a start, a node does not vote yet")
 	f.DurationVar(&o.timeout, "timeout", 15*time.Minute, "how long the cluster may take until it is redundant again")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON at the end, whose keys are a promise")
 	cmd.MarkFlagsMutuallyExclusive("seed", "node")
 	_ = cmd.RegisterFlagCompletionFunc("node", o.where.complete(nodeNames))
-	for _, flag := range []string{"seed", "apart", "timeout"} {
+	for _, flag := range []string{"seed", "apart", "wait", "timeout"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
 	}
 	return cmd
@@ -115,8 +117,21 @@ func (o *chaosOptions) run(ctx context.Context, out, problems io.Writer) error {
 		r.out = io.Discard
 	}
 	fmt.Fprintf(r.out, "%s: %s (%s), machine %s\n", o.how(), victim.Name, victim.Role, victim.Machine)
-	if r.Refused, err = o.order(ctx, c, st, &r); err != nil {
-		return err
+	for end := time.Now().Add(o.wait); ; {
+		if r.Refused, err = o.order(ctx, c, st, &r); err != nil {
+			return err
+		}
+		if r.Refused == "" || time.Now().After(end) {
+			break
+		}
+		fmt.Fprintf(r.out, "not yet: %s\n", r.Refused)
+		if err := pause(ctx, 2*time.Second); err != nil {
+			return err
+		}
+		c.Close()
+		if c, st, err = o.where.askBut(ctx, victim.Name); err != nil {
+			return err
+		}
 	}
 	switch {
 	case r.Refused != "":
@@ -134,6 +149,16 @@ func (o *chaosOptions) run(ctx context.Context, out, problems io.Writer) error {
 		err = errors.Join(printJSON(out, r.Chaos), err)
 	}
 	return err
+}
+
+// pause waits, or returns ctx's error.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // how says by what the node was picked.

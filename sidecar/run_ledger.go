@@ -65,7 +65,7 @@ func (b *book) Read(ctx context.Context) (reconcile.LedgerReading, error) {
 	for node, meta := range r.Beats {
 		beats[node] = meta.Modified.String()
 	}
-	return reconcile.LedgerReading{Duties: r.Duties, Tie: r.Tie, Claims: r.Claims, Beats: beats, Intents: r.Intents, Hired: r.Hired, Seed: r.Seed}, nil
+	return reconcile.LedgerReading{Duties: r.Duties, Tie: r.Tie, Claims: r.Claims, Beats: beats, Intents: r.Intents, Hired: r.Hired, Wishes: r.Wishes, Seed: r.Seed}, nil
 }
 
 // taken tells the loop in its own word that somebody was first.
@@ -163,6 +163,17 @@ func (b backend) Reseed(ctx context.Context, r cluster.Recall) error {
 		return errors.New("there is no ledger")
 	}
 	return b.book.Reseed(ctx, r)
+}
+
+func (b backend) Wish(ctx context.Context, w cluster.Wish) error {
+	if b.book == nil {
+		return admin.Refusal("there is no ledger to write it down in")
+	}
+	err := b.book.WriteWish(ctx, w)
+	if taken, ok := errors.AsType[*ledger.TakenError](err); ok {
+		return admin.Refusal("another order for %s, given at %s, came first; repeat the command if you still want yours", w.Node, taken.By)
+	}
+	return err
 }
 
 func (b backend) Incidents(ctx context.Context) ([]admin.Incident, error) {

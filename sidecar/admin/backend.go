@@ -19,6 +19,8 @@ type Backend interface {
 	Order(change func(*decide.Orders))
 	// Reseed writes into the ledger all of r that is not there, and that this is reseed r.Seed.
 	Reseed(ctx context.Context, r cluster.Recall) error
+	// Wish writes w into the ledger, whose number is the next of its node. A Refusal says that another one has come first.
+	Wish(ctx context.Context, w cluster.Wish) error
 	// Incidents reads the ledger's incidents, oldest first. An error may say that there is no ledger.
 	Incidents(ctx context.Context) ([]Incident, error)
 	// Destroy carries out an order of chaos, after everything that could speak against it was read afresh. Other than the rest

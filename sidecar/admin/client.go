@@ -97,6 +97,16 @@ func (c *Client) Resume(ctx context.Context, p Pause) (Pausing, error) {
 	return order[Pausing](ctx, c, "resume", p)
 }
 
+// Recover has a machine kept that may have data which no other has.
+func (c *Client) Recover(ctx context.Context, w WishFor) (Wished, error) {
+	return order[Wished](ctx, c, "recover", w)
+}
+
+// Discard gives such a machine's data up.
+func (c *Client) Discard(ctx context.Context, w WishFor) (Wished, error) {
+	return order[Wished](ctx, c, "discard", w)
+}
+
 // Remembered asks for what the node knows to have been in the ledger.
 func (c *Client) Remembered(ctx context.Context) (Remembered, error) {
 	return ask[Remembered](ctx, c, "ledger")

@@ -17,6 +17,9 @@
 //	POST /v1/resume      {"everywhere":true}         200 Pausing
 //	POST /v1/chaos       {"node":"web2","machine":"1004","seed":7}   200 Destroyed, once its power is cut; "dry_run":true changes
 //	                                                 nothing, "apart":"1h" refuses what comes sooner after the last one
+//	POST /v1/recover     {"node":"mail1","machine":"1004"}   200 Wished, once the ledger has it; "machine" may be left out where it
+//	                                                 is plain, "try":true writes nothing
+//	POST /v1/discard     {"node":"mail1","machine":"1004"}   200 Wished
 //	POST /v1/access      {"for":"720h0m0s"}          200 application/x-pem-file: an operator's certificate, key and authority;
 //	                                                 on the socket only
 //	GET  /metrics        200 in Prometheus' text format (package admin/metrics lists them)

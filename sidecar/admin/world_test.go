@@ -95,6 +95,7 @@ type backend struct {
 	err    error
 	// reseeded is what was written into the ledger.
 	reseeded []cluster.Recall
+	wished   []cluster.Wish
 }
 
 func (b *backend) Snapshot() (decide.Policy, decide.View, decide.Decision, time.Time) {
@@ -113,6 +114,16 @@ func (b *backend) Reseed(_ context.Context, r cluster.Recall) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.reseeded = append(b.reseeded, r)
+	return nil
+}
+
+func (b *backend) Wish(_ context.Context, w cluster.Wish) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return b.err
+	}
+	b.wished = append(b.wished, w)
 	return nil
 }
 

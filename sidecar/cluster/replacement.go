@@ -19,6 +19,8 @@ type Intent struct {
 	// Try is 1 for the first, and one more than that of the intent before if that one failed.
 	Try int    `json:"try"`
 	Why string `json:"why"`
+	// Unseen: the old machine may have data of its role that no other has, because it was the primary when it was lost.
+	Unseen bool `json:"unseen,omitempty"`
 
 	// What follows is told by other objects, and by the store's clock.
 

@@ -49,6 +49,8 @@ type pair struct {
 	policy tree.Policy
 	// cut, if above zero, is after how many bytes the next connection ends.
 	cut int
+	// wrap may change the source's end of the next connection.
+	wrap func(net.Conn) net.Conn
 
 	stop context.CancelFunc
 	done chan error // of the newest session, both sides
@@ -106,6 +108,9 @@ func (p *pair) connect() {
 	if p.cut > 0 {
 		accepted = &cutting{Conn: accepted, left: p.cut}
 		p.cut = 0
+	}
+	if p.wrap != nil {
+		accepted = p.wrap(accepted)
 	}
 	var ctx context.Context
 	ctx, p.stop = context.WithCancel(context.Background())
@@ -225,6 +230,38 @@ func TestWhatIsWrittenIsOnTheMirrorAfterABarrier(t *testing.T) {
 	}
 	if s := p.mirror.State(); !s.Equal || !s.Following || s.Position.Complete != 1 {
 		t.Errorf("mirror: %+v", s)
+	}
+}
+
+// narrow is a line that takes its time for each byte.
+type narrow struct {
+	net.Conn
+	perByte time.Duration
+	mu      sync.Mutex
+	bytes   int
+}
+
+func (n *narrow) Write(p []byte) (int, error) {
+	n.mu.Lock()
+	n.bytes += len(p)
+	n.mu.Unlock()
+	time.Sleep(time.Duration(len(p)) * n.perByte)
+	return n.Conn.Write(p)
+}
+
+func TestWhatCanBeShorterIsPackedOnANarrowLine(t *testing.T) {
+	p := newPair(t, tree.Policy{}, SourceOptions{})
+	const size = 24 << 20
+	write(t, p.from.Root+"/text", strings.Repeat("All the world's a stage, and all the men and women merely players. ", size/67))
+	line := &narrow{perByte: 20 * time.Nanosecond}
+	p.wrap = func(c net.Conn) net.Conn { line.Conn = c; return line }
+	p.connect()
+	p.barrier()
+	p.same()
+	line.mu.Lock()
+	defer line.mu.Unlock()
+	if line.bytes > size/2 {
+		t.Errorf("%d bytes were sent for a text of %d", line.bytes, size)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"understudy/sidecar/datasync/apply"
 	"understudy/sidecar/datasync/delta"
+	"understudy/sidecar/datasync/pack"
 	"understudy/sidecar/datasync/tree"
 	"understudy/sidecar/datasync/wire"
 )
@@ -158,6 +159,8 @@ type mirrorSession struct {
 	w       *wire.Writer
 	batch   *apply.Batch
 	changed []func() error // of the tree, after the batch is visible
+	packer  *pack.Packer   // nil until something comes packed
+	long    []byte         // what was unpacked last
 	applied uint64         // the batch that is visible and not durable yet
 	// unstaged are the paths that could not be, as long as nothing better has come for them: the trees are not equal meanwhile.
 	unstaged map[string]bool
@@ -331,7 +334,7 @@ func (s *mirrorSession) signature(path string) (body []byte, err error) {
 // stage takes a file's content. One that cannot be staged is named, and the session goes on behind it; where nothing can be staged any more
 // it ends.
 func (s *mirrorSession) stage(e tree.Entry, how func(tree.Entry, io.Reader) error) error {
-	content := &dataReader{r: s.r}
+	content := &dataReader{r: s.r, unpack: s.unpack}
 	err := how(e, content)
 	if content.err != nil && content.err != io.EOF {
 		return fmt.Errorf("hear the source: %w", content.err)
@@ -446,11 +449,23 @@ func (s *mirrorSession) apply() error {
 	return nil
 }
 
+// unpack makes what was packed long again. What it returns is good until the next call.
+func (s *mirrorSession) unpack(m *wire.Packed) (b []byte, err error) {
+	if s.packer == nil {
+		if s.packer, err = pack.New(); err != nil {
+			return nil, err
+		}
+	}
+	s.long, err = s.packer.Unpack(s.long[:0], m.Bytes, int(m.Size))
+	return s.long, err
+}
+
 // dataReader reads Data messages up to the empty one.
 type dataReader struct {
-	r    *wire.Reader
-	rest []byte
-	err  error
+	r      *wire.Reader
+	unpack func(*wire.Packed) ([]byte, error)
+	rest   []byte
+	err    error
 }
 
 func (d *dataReader) Read(p []byte) (int, error) {
@@ -459,16 +474,19 @@ func (d *dataReader) Read(p []byte) (int, error) {
 			return 0, d.err
 		}
 		m, err := d.r.Read()
-		data, ok := m.(*wire.Data)
-		switch {
-		case err != nil:
+		if err != nil {
 			d.err = err
-		case !ok:
-			d.err = unexpected(m)
-		case len(data.Bytes) == 0:
-			d.err = io.EOF
+			continue
+		}
+		switch m := m.(type) {
+		case *wire.Data:
+			if d.rest = m.Bytes; len(d.rest) == 0 {
+				d.err = io.EOF
+			}
+		case *wire.Packed:
+			d.rest, d.err = d.unpack(m)
 		default:
-			d.rest = data.Bytes
+			d.err = unexpected(m)
 		}
 	}
 	n := copy(p, d.rest)

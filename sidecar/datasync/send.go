@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"understudy/sidecar/datasync/delta"
+	"understudy/sidecar/datasync/pack"
 	"understudy/sidecar/datasync/tree"
 	"understudy/sidecar/datasync/wire"
 )
@@ -246,7 +247,7 @@ func (s *sourceSession) stream(f *os.File, e tree.Entry, old *delta.Signature) (
 	if err := s.w.Write(head); err != nil {
 		return 0, nil, fmt.Errorf("tell the mirror: %w", err)
 	}
-	out := &dataWriter{w: s.w}
+	out := &dataWriter{s: s}
 	in := &fileReader{r: io.LimitReader(f, e.Size)}
 	if old != nil {
 		_, err = delta.Diff(old, in, out)
@@ -291,20 +292,44 @@ func (f *fileReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// dataWriter sends what is written to it as Data messages.
+// dataWriter sends what is written to it as Data messages, packed where that makes it arrive sooner.
 type dataWriter struct {
-	w *wire.Writer
+	s *sourceSession
 	n int64
 }
 
 func (d *dataWriter) Write(p []byte) (n int, err error) {
 	for len(p) > 0 {
 		part := p[:min(len(p), wire.MaxData)]
-		if err := d.w.Write(&wire.Data{Bytes: part}); err != nil {
+		if err := d.s.part(part); err != nil {
 			return n, err
 		}
 		n, p = n+len(part), p[len(part):]
 		d.n += int64(len(part))
 	}
 	return n, nil
+}
+
+// part sends one Data or Packed message, and learns from how long that took.
+func (s *sourceSession) part(b []byte) error {
+	var message wire.Message = &wire.Data{Bytes: b}
+	stretch := pack.Stretch{Bytes: len(b), Tried: s.packing.Pack}
+	began := time.Now()
+	if stretch.Tried {
+		if s.packer == nil {
+			var err error
+			if s.packer, err = pack.New(); err != nil {
+				return err
+			}
+		}
+		var shorter bool
+		if s.short, shorter = s.packer.Pack(s.short[:0], b); shorter {
+			message = &wire.Packed{Size: uint64(len(b)), Bytes: s.short}
+		}
+		stretch.Packing = time.Since(began)
+	}
+	err := s.w.Write(message)
+	stretch.Blocked = time.Since(began) - stretch.Packing
+	s.packing = s.packing.After(stretch)
+	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"understudy/sidecar/datasync/pack"
 	"understudy/sidecar/datasync/tree"
 	"understudy/sidecar/datasync/watch"
 	"understudy/sidecar/datasync/wire"
@@ -35,6 +36,9 @@ type sourceSession struct {
 	minute  shrinkage
 	removed int // since that began
 	buf     []byte
+	packing pack.Policy
+	packer  *pack.Packer // nil until something is packed
+	short   []byte       // what was packed last
 
 	passed uint64 // the newest barrier of which everything is durable
 }

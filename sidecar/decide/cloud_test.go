@@ -25,6 +25,8 @@ type rigCloud struct {
 	boot     time.Duration
 	// after is called when something was done.
 	after func(what string)
+	// wishes are a person's, by node.
+	wishes map[string]cluster.Wish
 	// wrong keeps a create from bringing a machine.
 	wrong bool
 }
@@ -111,7 +113,7 @@ func (c *rigCloud) read(n *rigNode) {
 			hired = append(hired, c.g.now.Sub(at))
 		}
 	}
-	n.v.Ledger.Intents, n.v.Ledger.Hired = all, hired
+	n.v.Ledger.Intents, n.v.Ledger.Hired, n.v.Ledger.Wishes = all, hired, c.wishes
 	own := c.g.claims[n.name]
 	n.v.Claim.Mine = own.Machine == n.v.Machine && !own.Tombstoned
 }
@@ -201,8 +203,10 @@ func (c *rigCloud) list(n *rigNode) {
 		l := Listed{Machine: m, First: max(c.first[id], n.v.Started)}
 		if claim := c.g.claims[m.Name]; claim.Machine == id {
 			l.Claimed, l.Known = claim.Epoch, true
+		} else if id == "m-"+m.Name {
+			l.Claimed, l.Known = 1, true
 		}
-		l.Known = l.Known || id == "m-"+m.Name || slices.ContainsFunc(m.Tags, func(t string) bool {
+		l.Known = l.Known || slices.ContainsFunc(m.Tags, func(t string) bool {
 			return c.nonces[strings.TrimPrefix(t, cluster.IntentTag)] == m.Name
 		})
 		all = append(all, l)

@@ -88,8 +88,8 @@ func (t *turn) data(d duty, s *Duty) {
 		if s.Writes == 0 {
 			s.Writes = s.Hold.Epoch
 		}
-		if own.Source && own.Epoch == s.Writes && t.keepsUp(own) {
-			s.Shared = s.Hold.Epoch // the beats say so from now on
+		if own.Source && t.keepsUp(own) { // as others judge by the beats that say so from now on
+			s.Shared = s.Hold.Epoch
 		}
 	}
 	for _, k := range d.nodes {
@@ -203,7 +203,7 @@ func (t *turn) lacks(d duty, s *Duty) (why, loss string) {
 	if why := t.former(d); why != "" {
 		return why, ""
 	}
-	return "", fmt.Sprintf("%s; epoch %d may have been written under, %s", t.had(own), newest, list(gone, "and all that is left is here"))
+	return "", fmt.Sprintf("%s; what was written under epoch %d may be missing: %s", t.had(own), newest, list(gone, "nobody else has anything"))
 }
 
 // withheld says how another node keeps this one from taking the duty with data that are not the newest; or else, what the loss is.
@@ -221,6 +221,9 @@ func (t *turn) withheld(d duty, k string, own cluster.Mirror) (why, loss string)
 	}
 	m := t.Machines[k]
 	if t.gone(k) && m.Power == cluster.PowerGone {
+		if lag, ok := t.lagTo(d, k, own); ok {
+			return "", fmt.Sprintf("%s's machine is gone, and was %s ahead", k, ms(lag))
+		}
 		return "", k + "'s machine is gone"
 	}
 	t.askFor(k)
@@ -310,18 +313,23 @@ func (t *turn) had(m cluster.Mirror) string {
 	return fmt.Sprintf("all data up to epoch %d", m.Synced)
 }
 
-// behind compares the copy here with that of a node that is silent, by what that one said last.
+// behind compares the copy here with that of a node that is silent.
 func (t *turn) behind(d duty, k string, own cluster.Mirror) string {
-	theirs, _ := mirrorOf(&t.of(k).peer.Said, d)
-	switch {
+	switch lag, known := t.lagTo(d, k, own); {
 	case own.Epoch == 0:
 		return "empty, unlike"
 	case !usable(own):
 		return "not complete, unlike"
-	case theirs.Source && theirs.Epoch == own.Epoch && theirs.Lag > t.p.Timings.Behind && theirs.Lag < cluster.Forever:
-		return ms(theirs.Lag) + " behind"
+	case known:
+		return ms(lag) + " behind"
 	}
 	return "older than"
+}
+
+// lagTo is how far the copy here was behind a silent node's data, as that one said last.
+func (t *turn) lagTo(d duty, k string, own cluster.Mirror) (lag time.Duration, known bool) {
+	theirs, _ := mirrorOf(&t.of(k).peer.Said, d)
+	return theirs.Lag, usable(own) && theirs.Source && theirs.Epoch == own.Epoch && theirs.Lag > t.p.Timings.Behind && theirs.Lag < cluster.Forever
 }
 
 func spaced(id string) string {

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,7 +114,7 @@ func TestWhatIsLeftTakesOverWhenEverythingNewerIsGone(t *testing.T) {
 	clear(g.cut)
 	g.run(4 * time.Second)
 	g.check("mail", "mail2")
-	if log := strings.Join(g.log, "\n"); !strings.Contains(log, "mail2 takes over mail with all data up to epoch 1; epoch 2 may have been written under, mail1's machine is gone") {
+	if log := strings.Join(g.log, "\n"); !strings.Contains(log, "mail2 takes over mail with all data up to epoch 1; what was written under epoch 2 may be missing: mail1's machine is gone") {
 		t.Errorf("no note of what is missing in\n%s", log)
 	}
 	c.heals(t, 30*time.Second)
@@ -268,4 +269,147 @@ func TestWhoGoesDownWithNewerDataIsWaitedFor(t *testing.T) {
 	g.start("mail1", 0)
 	g.run(2 * time.Second)
 	g.check("mail", "mail1")
+}
+
+// hung loses a node whose machine goes on, and runs until it has another and all is well, whatever becomes of the old one.
+func hung(t *testing.T, node string) (*rig, *rigCloud) {
+	g := newRig(t, quick+eight)
+	g.withData()
+	c := g.withCloud()
+	g.run(3 * time.Second)
+	g.stop(node)
+	g.run(20 * time.Second)
+	if c.intents[node].Open() || c.creations() != 1 {
+		t.Fatalf("%s is not replaced: did %q", node, c.did)
+	}
+	return g, c
+}
+
+func TestTheOldMachineOfWhoOnlyCopiedIsDeleted(t *testing.T) {
+	_, c := hung(t, "mail2")
+	if m := c.machines["m-mail2"]; m != nil {
+		t.Errorf("it is there: %+v; did %q", m, c.did)
+	}
+}
+
+func TestTheOldMachineOfAPrimaryIsKept(t *testing.T) {
+	g, c := hung(t, "mail1")
+	if m := c.machines["m-mail1"]; m == nil || m.Power != cluster.PowerOff || !c.intents["mail1"].Unseen {
+		t.Errorf("it is %+v; did %q", m, c.did)
+	}
+	g.run(2 * time.Minute) // until it is listed again
+	g.wantBlocked("lb1", "machine m-mail1", "it was mail1, is off, and may have data that no other machine has")
+}
+
+func TestWhatBecomesOfAMachineThatWasANode(t *testing.T) {
+	closed := func(unseen bool, age time.Duration) cluster.Intent {
+		return cluster.Intent{Node: "mail1", N: 3, Machine: "77", Replaces: 4, Unseen: unseen, Age: age, Closed: cluster.Closing{Outcome: cluster.Done}}
+	}
+	open := cluster.Intent{Node: "mail1", N: 3, Machine: "77", Replaces: 4, Unseen: true}
+	day := 24 * time.Hour
+	is := cluster.Claim{Node: "mail1", Epoch: 5, Machine: "78"}
+	buried := cluster.Claim{Node: "mail1", Epoch: 4, Machine: "77", Tombstoned: true}
+	for _, c := range []struct {
+		name     string
+		power    cluster.Power
+		in       cluster.Intent
+		claim    cluster.Claim
+		wish     cluster.Wish
+		unwanted string // part of why; empty: it stays
+		blocked  string // part of what is said of it; empty: nothing
+	}{
+		{"it only copied", cluster.PowerOff, closed(false, time.Hour), is, cluster.Wish{}, "mail1 is machine 78", ""},
+		{"it was primary", cluster.PowerOff, closed(true, 7*day-time.Hour), is, cluster.Wish{}, "",
+			"it is deleted 7 days after its replacement, or at once by `understudy discard mail1`, or not, after `understudy recover mail1`"},
+		{"a week ago", cluster.PowerOff, closed(true, 7*day), is, cluster.Wish{}, "mail1 is machine 78", ""},
+		{"it is one before", cluster.PowerOff, cluster.Intent{Node: "mail1", N: 4, Machine: "76", Age: day}, is, cluster.Wish{}, "", "may have data"},
+		{"it was switched on again", cluster.PowerOn, closed(true, time.Hour), is, cluster.Wish{}, "mail1 is machine 78", ""},
+		{"a person wants its data", cluster.PowerOff, closed(true, 30*day), is, cluster.Wish{Keep: []string{"77"}}, "", "is kept for the data on it, as was asked"},
+		{"and has switched it on", cluster.PowerOn, closed(true, time.Hour), is, cluster.Wish{Keep: []string{"77"}}, "", "is kept for the data on it, as was asked"},
+		{"nobody wants its data", cluster.PowerOff, closed(true, time.Hour), is, cluster.Wish{Discard: []string{"77"}}, "discarded", ""},
+		{"another one's are not wanted", cluster.PowerOff, closed(true, time.Hour), is, cluster.Wish{Discard: []string{"76"}}, "", "may have data"},
+		{"it is being replaced", cluster.PowerOff, open, buried, cluster.Wish{}, "", ""},
+		{"nobody wants its data, and the replacement waits", cluster.PowerOff, open, buried, cluster.Wish{Discard: []string{"77"}}, "discarded", ""},
+		{"nobody wants its data, but it is the node", cluster.PowerOff, cluster.Intent{}, cluster.Claim{Node: "mail1", Epoch: 4, Machine: "77"},
+			cluster.Wish{Discard: []string{"77"}}, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newRig(t, eight)
+			p := g.nodes["lb1"].p
+			p.Hire = []string{"mail"}
+			v := View{Now: g.now, Ledger: Ledger{ReadSent: g.now, Intents: map[string]cluster.Intent{"mail1": c.in},
+				Claims: map[string]cluster.Claim{"mail1": c.claim}, Wishes: map[string]cluster.Wish{"mail1": c.wish}}}
+			h := &hiring{turn: &turn{View: v, p: p}}
+			why := h.unwanted(Listed{Machine: cluster.Machine{ID: "77", Name: "mail1", Power: c.power}, Claimed: 4, Known: true})
+			if (why == "") != (c.unwanted == "") || !strings.Contains(why, c.unwanted) {
+				t.Errorf("unwanted: %q, want %q", why, c.unwanted)
+			}
+			said := ""
+			for _, b := range h.out.Blocked {
+				said += b.Why
+			}
+			if (said == "") != (c.blocked == "") || !strings.Contains(said, c.blocked) {
+				t.Errorf("blocked: %q, want %q", said, c.blocked)
+			}
+		})
+	}
+}
+
+// Nobody has the newest data but a machine that hangs; a person gives them up.
+func TestDiscardedDataAreWaitedForNoLonger(t *testing.T) {
+	g := newRig(t, quick+eight)
+	g.withData()
+	c := g.withCloud()
+	g.run(3 * time.Second)
+	g.isolate("mail2")
+	g.run(1500 * time.Millisecond)
+	g.stop("mail1")
+	clear(g.cut)
+	g.run(10 * time.Second)
+	g.check("mail", "")
+	c.wishes = map[string]cluster.Wish{"mail1": {Node: "mail1", N: 1, Discard: []string{"m-mail1"}}}
+	c.heals(t, time.Minute)
+	g.check("mail", "mail2")
+	if want := "delete m-mail1"; !slices.Contains(c.did, want) {
+		t.Errorf("did %q, want %q in it", c.did, want)
+	}
+}
+
+// Nobody remembers to whom what was promised, and the disks know who has what.
+func TestAfterAFullRestartTheNewestDataAreFound(t *testing.T) {
+	for _, without := range []string{"", "mail1", "mail2"} {
+		g, _ := withData(t, eight)
+		g.isolate("mail2")
+		g.run(4 * time.Second)
+		clear(g.cut)
+		g.stop(g.names...)
+		g.run(time.Second)
+		for i, n := range g.names {
+			if n != without {
+				g.start(n, i)
+			}
+		}
+		g.run(5 * time.Second)
+		if without == "mail1" {
+			g.check("mail", "")
+			g.wantBlocked("mail2", "takeover of mail", "or `understudy discard mail1`")
+			continue
+		}
+		g.check("mail", "mail1")
+	}
+}
+
+// What a node has asked for and not got was not written under; it must not keep the node from asking again.
+func TestABidThatCameToNothingIsNoWriting(t *testing.T) {
+	g, _ := withData(t, eight)
+	g.stop("mail1")
+	for g.nodes["mail2"].m.Duties["mail"].Bid == 0 {
+		g.run(time.Millisecond)
+	}
+	g.start("mail2", 0) // its sidecar alone: it knows its own promise, and no more to whom
+	for _, n := range g.names[:4] {
+		g.start(n, 0)
+	}
+	g.run(3 * time.Second)
+	g.check("mail", "mail2")
 }

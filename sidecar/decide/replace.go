@@ -194,6 +194,9 @@ func (h *hiring) needed(k string) string {
 	if i < 0 || h.p.Off.Needed {
 		return ""
 	}
+	if _, discard := h.Ledger.wished(k, h.machineOf(k)); discard {
+		return ""
+	}
 	d, mirrored := duty{name: h.p.Roles[i].Name, role: &h.p.Roles[i]}, false
 	for _, j := range h.p.Roles[i].Nodes {
 		said := &h.of(j).peer.Said
@@ -306,8 +309,21 @@ func (h *hiring) open(l loss) {
 		Reason: Reason(fmt.Sprintf("%s needs a new machine: %s", k, l.why)), Expect: h.expect(), Free: l.free,
 		Intent: cluster.Intent{
 			Node: k, N: was.N + 1, Nonce: h.nonce(k), Replaces: c.Epoch, Machine: c.Machine, By: h.p.Self, Epoch: h.epoch, Try: try, Why: l.why,
+			Unseen: !l.free && h.unseen(k),
 		},
 	})
+}
+
+// unseen says that a lost node's machine may have data that no other has: as it was the primary, or nobody here knows that it was not.
+// Who copied has nothing of its own, but what the first comparison has put aside there, and reported.
+func (h *hiring) unseen(k string) bool {
+	i := slices.IndexFunc(h.p.Roles, func(r Role) bool { return r.Data && slices.Contains(r.Nodes, k) })
+	if i < 0 {
+		return false
+	}
+	m, ok := mirrorOf(&h.of(k).peer.Said, duty{name: h.p.Roles[i].Name, role: &h.p.Roles[i]})
+	r := h.Ledger.Duties[h.p.Roles[i].Name]
+	return !ok || m.Source || r.Machine == h.machineOf(k) && r.Epoch > m.Synced
 }
 
 // nonce is one of a kind: the view's, with the node's number for its last digits.
@@ -576,9 +592,9 @@ func Copying(m cluster.Mirror) string {
 // megabytes is a size for people, rounded up.
 func megabytes(n uint64) string { return fmt.Sprintf("%d MB", (n+999_999)/1_000_000) }
 
-// parted says that the old machine is deleted, or kept for its data. Until then it is being deleted.
+// parted says that the old machine is deleted, or kept for what it may have. Until then it is being deleted.
 func (h *hiring) parted(k string, in cluster.Intent) bool {
-	if in.Replaces == 0 || h.keeps(k) {
+	if keep, _ := h.Ledger.wished(k, in.Machine); in.Replaces == 0 || h.keeps(k) && (in.Unseen || keep) {
 		return true
 	}
 	old := h.List.machine(in.Machine)
@@ -598,7 +614,7 @@ func (h *hiring) parted(k string, in cluster.Intent) bool {
 	return false
 }
 
-// keeps says that old machines of a node are not deleted unasked.
+// keeps says that old machines of a node may have data.
 func (h *hiring) keeps(k string) bool { return h.p.hasData(k) }
 
 // hasData says that a node's role has data.
@@ -628,7 +644,7 @@ func (h *hiring) collect() {
 			h.blocked("machine "+m.ID, fmt.Sprintf("it is called %s, has the cluster's tag, and %s; but nothing in the ledger says that it is ours, so it stays", m.Name, why))
 			continue
 		}
-		if wait := m.First.Add(collectAfter); h.Now < wait && !h.p.Off.Collect {
+		if wait := m.First.Add(collectAfter); h.Now < wait && !h.p.Off.Collect && !h.discarded(m) {
 			h.at(wait)
 			continue
 		}
@@ -650,10 +666,11 @@ func (h *hiring) collect() {
 
 // unwanted says why nobody wants a machine. Empty: somebody does, or it may have data.
 func (h *hiring) unwanted(m Listed) string {
-	if m.Power == cluster.PowerOff && h.mayHaveData(m) {
-		return ""
+	c, ok := h.Ledger.Claims[m.Name]
+	if ok && h.discarded(m) && m.Power == cluster.PowerOff && (c.Machine != m.ID || c.Tombstoned) {
+		return "its data are discarded, as was asked" // the replacement of its node may wait for that
 	}
-	if c, ok := h.Ledger.Claims[m.Name]; ok && c.Machine == m.ID {
+	if ok && c.Machine == m.ID {
 		return ""
 	}
 	if in := h.Ledger.Intents[m.Name]; in.Open() && (m.ID == in.Machine || slices.Contains(m.Tags, in.Tag())) {
@@ -662,11 +679,53 @@ func (h *hiring) unwanted(m Listed) string {
 	if !slices.Contains(h.p.hireOrder(), m.Name) {
 		return "" // a node that has left the roster is a person's to remove
 	}
-	if _, ok := h.Ledger.Claims[m.Name]; !ok {
+	if !ok {
 		return "" // it may be on its way to claim
 	}
-	return fmt.Sprintf("%s is machine %s", m.Name, h.Ledger.Claims[m.Name].Machine)
+	if why := h.kept(m); why != "" {
+		h.blocked("machine "+m.ID, why)
+		return ""
+	}
+	return fmt.Sprintf("%s is machine %s", m.Name, c.Machine)
 }
+
+// keepData is how long a machine is kept that may have data that no other has.
+const keepData = 7 * 24 * time.Hour
+
+// kept says why a machine that was a node once stays for the data on it. Empty: it need not.
+func (h *hiring) kept(m Listed) string {
+	in := h.Ledger.Intents[m.Name]
+	keep, discard := h.Ledger.wished(m.Name, m.ID)
+	switch {
+	case !h.mayHaveData(m) || discard:
+		return ""
+	case keep:
+		return fmt.Sprintf("it was %s and is kept for the data on it, as was asked; `understudy discard %s` deletes it", m.Name, m.Name)
+	case m.Power != cluster.PowerOff: // it is switched off first
+		return ""
+	case in.Machine == m.ID && !in.Unseen:
+		return ""
+	case in.N > 0 && h.ago(in.Age) >= keepData: // one that was replaced before that is older still
+		return ""
+	}
+	return fmt.Sprintf("it was %s, is off, and may have data that no other machine has; it is deleted %s after its replacement, or at once by `understudy discard %s`, or not, after `understudy recover %s`",
+		m.Name, days(keepData), m.Name, m.Name)
+}
+
+// discarded says that a person does not want the data of a machine.
+func (h *hiring) discarded(m Listed) bool {
+	_, discard := h.Ledger.wished(m.Name, m.ID)
+	return discard
+}
+
+// wished is what a person wants to become of a machine that was, or is, a node's.
+func (l Ledger) wished(node, machine string) (keep, discard bool) {
+	w := l.Wishes[node]
+	return slices.Contains(w.Keep, machine), slices.Contains(w.Discard, machine)
+}
+
+// days is a duration of whole days for people.
+func days(d time.Duration) string { return fmt.Sprintf("%d days", d/(24*time.Hour)) }
 
 // NoRoom says why a fresh list does not allow an intent's machine to be asked for. Empty: it does.
 func (l ListReading) NoRoom(p Policy, self string, in cluster.Intent, most int) string {

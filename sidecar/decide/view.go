@@ -84,6 +84,8 @@ type Ledger struct {
 	WonTie cluster.Instant
 	// Intents are the newest replacement of each node, by name.
 	Intents map[string]cluster.Intent
+	// Wishes are the newest of each node, by name.
+	Wishes map[string]cluster.Wish
 	// Hired is how long ago, by the store's clock, each intent of the last day was written that replaced a machine; nodes' first ones
 	// are a launch, which ceiling and tries bound.
 	Hired []time.Duration

@@ -20,6 +20,7 @@
 //	<cluster>/calls/<node>/<n>            cluster.Call: who asks the provider for it, once
 //	<cluster>/closed/<node>/<n>           cluster.Closing: how that ended
 //	<cluster>/chaos/<n>                   cluster.Destruction: who asks the provider to destroy a healthy machine, once
+//	<cluster>/wishes/<node>/<n>           cluster.Wish: what a person wants to become of machines that may have data
 //	<cluster>/tickets/<nonce>             who has joined with a ticket
 //	<cluster>/heartbeat/<node>            Heartbeat; overwritten by its node alone
 //	<cluster>.incidents/<id>/<nn>-<phase> Step of an Incident; apart, so that a reading does not list the history

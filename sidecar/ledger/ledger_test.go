@@ -49,7 +49,7 @@ func TestReadingHasTheNewestOfEachKind(t *testing.T) {
 			Duties: map[string]cluster.DutyRecord{"lb": lb(10, "lb1"), "@cluster": {Duty: "@cluster", Epoch: 3, Holder: "web1", Lease: true}},
 			Claims: map[string]cluster.Claim{"web1": claim, "web2": {Node: "web2", Epoch: 1, Machine: "8", Tombstoned: true}},
 			Tie:    cluster.Tie{N: 1, Winner: "lb1", Members: []string{"lb1", "web1"}},
-			Beats:  r.Beats, Intents: map[string]cluster.Intent{},
+			Beats:  r.Beats, Intents: map[string]cluster.Intent{}, Wishes: map[string]cluster.Wish{},
 		}
 		if !reflect.DeepEqual(r, want) {
 			t.Errorf("%s: got %+v, want %+v", name, r, want)

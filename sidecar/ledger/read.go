@@ -27,6 +27,8 @@ type Reading struct {
 	Intents map[string]cluster.Intent
 	// Destroyed is the newest machine that was destroyed on purpose; its zero value: none ever was.
 	Destroyed cluster.Destruction
+	// Wishes are the newest of each node.
+	Wishes map[string]cluster.Wish
 	// Hired are the ages, by the store's clock, of all intents that are younger than a day and replace a machine. That a node gets its
 	// first one is a launch, and says nothing about how often machines are lost.
 	Hired []time.Duration
@@ -138,7 +140,7 @@ func (f *found) add(l *Ledger, o Object) error {
 		if age := o.Age(); age < hiredFor {
 			f.hired[name] = append(f.hired[name], age)
 		}
-	case calls, closings:
+	case calls, closings, wishes:
 		name, n, ok = p.numbered(nodeName)
 	case ties, destructions, seeds:
 		n, ok = parseNumber(strings.Join(p.parts, "/"))
@@ -216,6 +218,8 @@ func check(p path, n uint64, body []byte) (err error) {
 		_, err = decodeClosing(p.parts[0], n, body)
 	case destructions:
 		_, err = decodeDestruction(n, body)
+	case wishes:
+		_, err = decodeWish(p.parts[0], n, body)
 	}
 	return err
 }
@@ -224,7 +228,8 @@ func check(p path, n uint64, body []byte) (err error) {
 func (l *Ledger) reading(f found) (Reading, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := Reading{Duties: map[string]cluster.DutyRecord{}, Claims: map[string]cluster.Claim{}, Beats: f.beats, Intents: map[string]cluster.Intent{}, Hired: f.replaced()}
+	r := Reading{Duties: map[string]cluster.DutyRecord{}, Claims: map[string]cluster.Claim{}, Beats: f.beats, Intents: map[string]cluster.Intent{},
+		Wishes: map[string]cluster.Wish{}, Hired: f.replaced()}
 	for series, p := range f.series {
 		n := max(f.newest[series], l.newest[series])
 		body := l.bodies[series+number(n)]
@@ -245,6 +250,8 @@ func (l *Ledger) reading(f found) (Reading, error) {
 			r.Destroyed.Age = f.age[series]
 		case seeds:
 			r.Seed = n
+		case wishes:
+			r.Wishes[name], err = decodeWish(name, n, body)
 		case intents:
 			r.Intents[name], err = l.replacement(f, name)
 		}

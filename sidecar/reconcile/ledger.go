@@ -58,8 +58,9 @@ type LedgerReading struct {
 	// Intents are the newest replacement of each node, Hired the ages of those of the last day that replace a machine.
 	Intents map[string]cluster.Intent
 	Hired   []time.Duration
-	Seed    uint64            // the newest reseed; zero: there was none
-	Beats   map[string]string // of each node's heartbeat object; it differs after every writing
+	Wishes  map[string]cluster.Wish // the newest of each node
+	Seed    uint64                  // the newest reseed; zero: there was none
+	Beats   map[string]string       // of each node's heartbeat object; it differs after every writing
 }
 
 // What a Ledger's errors may be.
@@ -120,7 +121,7 @@ func (l *Loop) readLedger(ctx context.Context) error {
 			}
 		}
 		g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims, g.Stale = sent, false, r.Duties, r.Tie, r.Claims, stale
-		g.Intents, g.Hired = r.Intents, r.Hired
+		g.Intents, g.Hired, g.Wishes = r.Intents, r.Hired, r.Wishes
 		own := r.Claims[l.cfg.Policy.Self]
 		if v.Claim.Mine && own.Epoch < v.Claim.Epoch && sent < v.Claim.At {
 			return // the question was on its way before our claim was written: it says nothing of it

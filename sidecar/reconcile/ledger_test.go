@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type fakeLedger struct {
 	beats   map[string]string
 	steps   []IncidentStep
 	intents map[string]cluster.Intent
+	wishes  map[string]cluster.Wish
 	called  map[string]cluster.Call
 	seed    uint64
 	late    func() // happens after a reading was made and before its answer arrives; nil: nothing
@@ -71,7 +73,8 @@ func (f *fakeLedger) SelfTest(ctx context.Context) error {
 
 func (f *fakeLedger) Read(ctx context.Context) (r LedgerReading, err error) {
 	err = f.ask(ctx, "read ledger", func() error {
-		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats), Intents: maps.Clone(f.intents), Seed: f.seed}
+		r = LedgerReading{Duties: maps.Clone(f.duties), Tie: f.tie, Claims: maps.Clone(f.claims), Beats: maps.Clone(f.beats), Intents: maps.Clone(f.intents),
+			Wishes: maps.Clone(f.wishes), Seed: f.seed}
 		return nil
 	})
 	if f.late != nil {
@@ -430,9 +433,13 @@ func TestALedgerThatIsAwayIsFailingAndKeepsItsLastReading(t *testing.T) {
 // The age of a reading is counted from the sending of the request: a slow answer must not lengthen a lease.
 func TestAReadingIsAsOldAsItsRequest(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r, _ := withLedger(t, idle, func(*fakeLedger) {})
+		wishes := map[string]cluster.Wish{"lb1": {Node: "lb1", N: 1, Keep: []string{"22"}}}
+		r, _ := withLedger(t, idle, func(f *fakeLedger) { f.wishes = wishes })
 		r.run()
 		time.Sleep(10 * time.Second)
+		if got := r.view().Ledger.Wishes; !reflect.DeepEqual(got, wishes) {
+			t.Errorf("wishes: got %+v, want %+v", got, wishes)
+		}
 		r.mu.Lock()
 		r.delay = 2 * time.Second
 		r.mu.Unlock()

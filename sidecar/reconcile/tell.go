@@ -31,8 +31,11 @@ func (t *teller) notes(notes []decide.Note) {
 			attrs = append(attrs, "duty", n.Duty)
 		}
 		level := slog.LevelInfo
-		if n.Kind == decide.NoteSuspect && n.Duty == "" {
+		switch {
+		case n.Kind == decide.NoteSuspect && n.Duty == "":
 			level = slog.LevelDebug // a beat or two that did not come: everyday, and over before anybody reads it
+		case n.Kind == decide.NoteMissing:
+			level = slog.LevelWarn
 		}
 		t.log.Log(context.Background(), level, "noticed", attrs...)
 	}

@@ -137,17 +137,22 @@ func (w *world) copy(x *writing, n, other *node, since time.Duration) {
 	if w.now < to.ready {
 		return
 	}
-	late := delay
-	if w.copiesSlow > 0 {
-		late = slowDelay
-	}
-	to.complete, to.full, from.full = true, w.now.add(-late), w.now.add(-late)
+	upto := w.now.add(-w.copyLag())
+	to.complete, to.full, from.full = true, upto, upto
 	for _, t := range x.terms {
 		if had := min(from.has[t], to.full); had > to.has[t] {
 			to.has[t] = had
 		}
 		x.both[t] = max(x.both[t], min(from.has[t], to.has[t]))
 	}
+}
+
+// copyLag is how much later a copy has what is written.
+func (w *world) copyLag() time.Duration {
+	if w.copiesSlow > 0 {
+		return slowDelay
+	}
+	return delay
 }
 
 // connected says that the stream between two sidecars is up.
@@ -184,7 +189,7 @@ func (w *world) mirrors(n *node) []cluster.Mirror {
 // settle passes a barrier when the mirror has all that was written before.
 func (w *world) settle(n *node, a decide.Settle, done func(error, func(*decide.View))) {
 	asked, at := n.clock.at(w.now), w.now
-	w.after(w.between(delay, slowDelay+100*time.Millisecond), func() {
+	w.after(w.copyLag()+w.between(0, 10*time.Millisecond), func() {
 		w.flow()
 		if m := w.machine(n.machine); m == nil || w.tree(m).full == never || w.tree(m).full < at {
 			done(errAway, nil)
@@ -237,12 +242,37 @@ func (w *world) lawOfData(n *node, duty string) {
 
 // unheld says that a node could take a role with data that nobody has.
 func (w *world) unheld() bool {
+	if w.now > w.lastFault.add(Hour/2) {
+		return false // by then it is found out, or waited for
+	}
 	for _, r := range w.nodes[0].policy.Roles {
 		if r.Data && len(w.holders(r.Name)) == 0 && len(w.candidates(r.Name)) > 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// help is what a person does about it: switches on what is off and still the node, and gives up what is on other machines.
+func (w *world) help(role string) {
+	if !w.needsPerson(role) || !w.shape.ledger {
+		return
+	}
+	w.note("person", "helps "+role)
+	for _, m := range slices.Clone(w.cloud.machines) {
+		n := w.embodied(m)
+		if m.tree == nil || n != nil && n.up || !slices.ContainsFunc(w.candidates(role), func(c *node) bool { return w.sameRole(m, w.machine(c.machine)) }) {
+			continue
+		}
+		if c := w.ledger.claims[m.name]; n != nil && c.Machine == m.id && !c.Tombstoned {
+			w.switchOn(m)
+			continue
+		}
+		was := w.ledger.wishes[m.name]
+		w.ledger.wishes[m.name] = cluster.Wish{Node: m.name, N: was.N + 1, Discard: append(slices.Clone(was.Discard), m.id)}
+		w.ledger.version++
+		m.tree = nil // nobody misses it any more
+	}
 }
 
 // needsPerson says that a role with data has nobody because the newest data may be on a machine that does not come back by itself: it

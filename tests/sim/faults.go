@@ -22,6 +22,7 @@ type fault struct {
 var faults = []fault{
 	{"crash", 10, time.Minute, (*world).crash},
 	{"reboot", 6, 2 * time.Minute, (*world).reboot},
+	{"stays off", 2, time.Minute, (*world).stayOff},
 	{"destroy", 6, 5 * time.Minute, (*world).destroy},
 	{"freeze", 10, 20 * time.Second, (*world).freeze},
 	{"isolate", 8, time.Minute, func(w *world) (func(), []*node) { return w.cutAround(true, true) }},
@@ -254,6 +255,18 @@ func (w *world) reboot() (func(), []*node) {
 			w.switchOn(m)
 		}
 	}, []*node{n}
+}
+
+// stayOff is a machine that is off until a person switches it on, if it is not replaced before. Where nobody replaces machines, that is
+// soon.
+func (w *world) stayOff() (func(), []*node) {
+	n := w.victim()
+	m := w.machine(n.machine)
+	w.off(n)
+	if w.shape.ledger && n.own != nil || m == nil {
+		return nil, []*node{n}
+	}
+	return func() { w.switchOn(m) }, []*node{n}
 }
 
 func (w *world) destroy() (func(), []*node) {

@@ -280,6 +280,7 @@ func (w *world) deleteMachine(n *node, a decide.Delete, done func(error, func(*d
 				return errStale
 			}
 			w.lawOfTouch(n, m, "deletes")
+			w.lawOfOnlyCopy(n, m, "deletes")
 			w.remove(m)
 			return nil
 		}, func(err error) {

@@ -136,8 +136,9 @@ func (w *world) superseded(n *node, duty string) bool {
 		}
 	}
 	r := w.ledger.duties[duty]
-	if r.Lease && r.Epoch > n.memory.Duties[duty].Promise.Epoch && w.now < w.named(r.Holder).trouble.add(15*time.Second) {
-		return true // by one that was cut off, and has been read of only now
+	later := r.Lease && r.Epoch > n.memory.Duties[duty].Promise.Epoch
+	if later && (w.named(r.Holder).faults > 0 || w.now < w.named(r.Holder).trouble.add(15*time.Second)) {
+		return true // by one that is, or was, cut off, and has been read of only now
 	}
 	if c := w.ledger.claims[n.name]; c.Tombstoned {
 		return true // while it was cut off, and it has read so only now; it claims the name again
@@ -228,6 +229,7 @@ func (w *world) settled(duty string) {
 	case len(candidates) == 0:
 	case len(holders) == 0 && w.needsPerson(duty):
 		w.report_.Waiting++
+		w.after(w.between(5*time.Minute, 30*time.Minute), func() { w.help(duty) })
 	case len(holders) == 0 && w.possible():
 		w.violated("nobody holds %s, %s after the last fault: %s", duty, w.now.sub(w.lastFault).Round(time.Second), w.blocked(candidates))
 	case len(holders) == 0 && !w.said(candidates, duty):

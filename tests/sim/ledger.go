@@ -20,7 +20,8 @@ type ledger struct {
 	nonces    map[string]string  // node, by nonce of any intent
 	hired     []moment           // when intents were written
 	beats     []moment           // by node: when its heartbeat object was last renewed; kept up lazily
-	version   uint64             // grows with every change
+	wishes    map[string]cluster.Wish
+	version   uint64 // grows with every change
 
 	away     int   // faults that keep everybody from it
 	cut      []int // by node, the same for one
@@ -151,6 +152,7 @@ func (w *world) readLedger(n *node, done func(error, func(*decide.View))) {
 	w.request(n, func() {
 		got = decide.Ledger{Duties: maps.Clone(w.ledger.duties), Tie: w.ledger.tie, Claims: maps.Clone(w.ledger.claims), Stale: w.stale(n)}
 		got.Intents, got.Hired = w.intents(w.now)
+		got.Wishes = maps.Clone(w.ledger.wishes)
 		version = w.ledger.version
 	}, func(err error) {
 		if err != nil {
@@ -166,9 +168,9 @@ func (w *world) readLedger(n *node, done func(error, func(*decide.View))) {
 				}
 			}
 			g.ReadSent, g.Failing, g.Duties, g.Tie, g.Claims, g.Stale = sent, false, got.Duties, got.Tie, got.Claims, got.Stale
-			g.Intents, g.Hired = got.Intents, got.Hired
-			n.readVersion = version
-			if sent > v.Claim.At { // an older reading says nothing of it
+			g.Intents, g.Hired, g.Wishes = got.Intents, got.Hired, got.Wishes
+			if n.readVersion = 0; sent > v.Claim.At { // an older reading says nothing of it, and will be made again
+				n.readVersion = version
 				w.judgeClaim(n, v, got.Claims[n.name])
 			}
 		})

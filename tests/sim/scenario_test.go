@@ -62,8 +62,8 @@ func TestAPlannedMoveHappensAtOnce(t *testing.T) {
 		{"three", "lb1", "lb", 5 * ms},
 	} {
 		for seed := range uint64(10) {
-			still := Run(seed, Options{Shape: m.shape, Script: []Step{{10 * second, "zone away", "", ms}}})
-			moved := Run(seed, Options{Shape: m.shape, Script: []Step{{10 * second, "move", m.at, 20 * second}}})
+			still := Run(seed, Options{Shape: m.shape, Script: []Step{{45 * second, "zone away", "", ms}}})
+			moved := Run(seed, Options{Shape: m.shape, Script: []Step{{45 * second, "move", m.at, 20 * second}}})
 			what := fmt.Sprintf("%s, asked at %s, seed %d", m.duty, m.at, seed)
 			switch was, is := still.Holders[m.duty], moved.Holders[m.duty]; {
 			case len(moved.Violations) > 0:
@@ -75,6 +75,28 @@ func TestAPlannedMoveHappensAtOnce(t *testing.T) {
 			case moved.Gap > m.gap:
 				t.Errorf("%s: nobody answered for %v, want %v at most", what, moved.Gap, m.gap)
 			}
+		}
+	}
+}
+
+// Where the newest data are on a machine that does not come back by itself, everybody waits for a person, and goes on when that has helped.
+func TestWhoWaitsForDataGoesOnWhenAPersonHelps(t *testing.T) {
+	for name, script := range map[string][]Step{
+		"the primary is off, and the copy was cut off before":   {{15 * second, "pair", "db1+db2", 30 * second}, {40 * second, "stays off", "db1", second}},
+		"the successor dies while the new machine still copies": {{40 * second, "stays off", "db1", second}, {125 * second, "destroy", "db2", second}},
+	} {
+		waited := 0
+		for seed := range uint64(60) {
+			r := Run(seed, Options{Shape: "four", Script: script})
+			if len(r.Violations) > 0 {
+				t.Fatalf("%s, seed %d: %s", name, seed, strings.Join(r.Violations, "\n"))
+			}
+			if waited += r.Waiting; r.Waiting > 0 && (r.Holders["db"] != "db1" && r.Holders["db"] != "db2" || r.Maimed > 50*time.Minute) {
+				t.Errorf("%s, seed %d: db is with %q in the end", name, seed, r.Holders["db"])
+			}
+		}
+		if waited == 0 {
+			t.Errorf("%s: nobody waited, so this shows nothing", name)
 		}
 	}
 }

@@ -129,7 +129,7 @@ func (w *world) populate() {
 	n := len(w.shape.policies)
 	w.links = make([][]link, n)
 	w.ledger = ledger{objects: map[string]map[uint64]cluster.DutyRecord{}, duties: map[string]cluster.DutyRecord{},
-		claims: map[string]cluster.Claim{}, claimants: map[string]uint64{}, intents: map[string]*intent{}, nonces: map[string]string{},
+		claims: map[string]cluster.Claim{}, claimants: map[string]uint64{}, intents: map[string]*intent{}, nonces: map[string]string{}, wishes: map[string]cluster.Wish{},
 		beats: make([]moment, n), cut: make([]int, n)}
 	w.cloud = cloud{register: map[string]*assignment{}}
 	w.laws = newLaws()

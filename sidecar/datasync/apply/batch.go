@@ -136,8 +136,15 @@ func (b *Batch) stage(e tree.Entry, write func(io.Writer) error) (err error) {
 			err = errors.Join(fmt.Errorf("stage %q: %w", e.Path, err), at.remove())
 		}
 	}()
-	sparse := &delta.Sparse{File: f}
-	if err := write(sparse); err != nil {
+	sparse := &delta.Sparse{File: &early{File: f}}
+	if e.Size < behindFrom {
+		err = write(sparse)
+	} else {
+		later := writeBehind(sparse)
+		err = write(later)
+		err = errors.Join(err, later.end())
+	}
+	if err != nil {
 		return err
 	}
 	if err := sparse.Finish(); err != nil {

@@ -76,6 +76,19 @@ func (m *Data) read(f *fields) {
 	m.Bytes, f.b = f.b, nil
 }
 
+func (m Packed) append(b []byte) []byte {
+	return append(appendNumber(appendNumber(b, m.Size), uint64(len(m.Bytes))), m.Bytes...)
+}
+
+func (m *Packed) read(f *fields) {
+	m.Size = f.number()
+	n := f.count(1)
+	if m.Size == 0 || m.Size > MaxData || n > MaxData {
+		f.fail("too much data, or none")
+	}
+	m.Bytes = f.bytes(n)
+}
+
 func (m Put) append(b []byte) []byte   { return appendEntry(b, m.Entry) }
 func (m *Put) read(f *fields)          { m.Entry = f.entry() }
 func (m Patch) append(b []byte) []byte { return appendEntry(b, m.Entry) }

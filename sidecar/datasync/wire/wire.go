@@ -77,8 +77,13 @@ type (
 
 	// Sign asks for the signature of a file of the mirror. It comes as Data; nothing but the empty one: there is no such file.
 	Sign struct{ Path string }
-	// Data is a part of what was announced; the empty one is behind the last.
-	Data struct{ Bytes []byte }
+	// Data is a part of what was announced; the empty one is behind the last. Packed is one that was made shorter (package pack), from Size
+	// bytes, of which there are at most MaxData.
+	Data   struct{ Bytes []byte }
+	Packed struct {
+		Size  uint64
+		Bytes []byte
+	}
 
 	// Put brings a file whole, Patch as instructions against the mirror's version (package delta).
 	Put   struct{ Entry tree.Entry }
@@ -126,6 +131,7 @@ func (Keep) kind() byte     { return 15 }
 func (Commit) kind() byte   { return 16 }
 func (Durable) kind() byte  { return 17 }
 func (Failed) kind() byte   { return 18 }
+func (Packed) kind() byte   { return 19 }
 
 // empty makes the message that a kind stands for; nil: none.
 func empty(kind byte) Message {
@@ -166,6 +172,8 @@ func empty(kind byte) Message {
 		return &Durable{}
 	case 18:
 		return &Failed{}
+	case 19:
+		return &Packed{}
 	}
 	return nil
 }

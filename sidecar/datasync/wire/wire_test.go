@@ -30,7 +30,7 @@ func messages() []Message {
 		&Hello{Version, "mail/var/vmail", 7}, &Offer{8, h}, &Accept{true, h, 3, 1 << 50}, &Refusal{"no"}, &Ask{"."}, &Sign{"a/b"},
 		&Children{Path: "a", Children: []tree.Child{}, Last: true},
 		&Children{Path: "a", Children: []tree.Child{{Name: "b", Kind: tree.File, Sum: h}, {Name: "c", Kind: tree.Directory, Unsettled: true, Sum: h, Digest: h}}},
-		&Data{[]byte{}}, &Data{bytes.Repeat([]byte{5}, MaxData)}, &Remove{"x"}, &Keep{"y"}, &Commit{9, true, false}, &Commit{10, false, true}, &Durable{9}, &Failed{"x", "full"},
+		&Data{[]byte{}}, &Data{bytes.Repeat([]byte{5}, MaxData)}, &Packed{MaxData, []byte{1, 2}}, &Packed{1, bytes.Repeat([]byte{5}, MaxData)}, &Remove{"x"}, &Keep{"y"}, &Commit{9, true, false}, &Commit{10, false, true}, &Durable{9}, &Failed{"x", "full"},
 	}
 	for _, e := range entries() {
 		all = append(all, &Put{e}, &Patch{e}, &Make{e}, &Set{e}, &Take{"from/here", e})
