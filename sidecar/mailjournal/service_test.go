@@ -26,14 +26,15 @@ type primary struct {
 	held    atomic.Uint64
 	cleared atomic.Int32
 
-	mu    sync.Mutex
-	alive map[string]*member
+	mu     sync.Mutex
+	alive  map[string]*member
+	refuse map[string]int // how many more streams are not to be had
 }
 
 // newPrimary has the members under these names; who is nil is away.
 func newPrimary(t testing.TB, members map[string]*member) *primary {
 	t.Helper()
-	p := &primary{t: t, smtpd: &smtpd{}, alive: members}
+	p := &primary{t: t, smtpd: &smtpd{}, alive: members, refuse: map[string]int{}}
 	holding := &Holding{Options: options(t.TempDir()), Epoch: func() uint64 { return 0 }}
 	root := t.TempDir()
 	var names []string
@@ -62,6 +63,9 @@ func newPrimary(t testing.TB, members map[string]*member) *primary {
 		Dial: func(ctx context.Context, node string) (net.Conn, error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
+			if p.refuse[node]--; p.refuse[node] >= 0 {
+				return nil, errors.New("connection refused")
+			}
 			return (&net.Dialer{}).DialContext(ctx, "tcp", p.alive[node].ln.Addr().String())
 		},
 		ClearQueue: func(context.Context) error { p.cleared.Add(1); return nil },
@@ -209,6 +213,16 @@ func TestMailHeldByAMemberThatIsAwayComesWhenItIsBack(t *testing.T) {
 	p.mu.Lock()
 	p.alive["web1"] = web1
 	p.mu.Unlock()
+	p.delivered(e)
+}
+
+func TestAHolderThatFailsIsAskedAgain(t *testing.T) {
+	web1 := newMember(t, options(t.TempDir()))
+	e := entry("behind a stream that breaks")
+	fill(t, web1.Holder, e)
+	p := newPrimary(t, map[string]*member{"mail1": newMember(t, options(t.TempDir())), "web1": web1})
+	p.refuse["web1"] = 2
+	p.start(8)
 	p.delivered(e)
 }
 
