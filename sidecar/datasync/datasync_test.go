@@ -265,6 +265,97 @@ func TestWhatCanBeShorterIsPackedOnANarrowLine(t *testing.T) {
 	}
 }
 
+// many writes n files.
+func many(t *testing.T, dir string, n int) {
+	t.Helper()
+	for i := range n {
+		write(t, fmt.Sprintf("%s/%d", dir, i), fmt.Sprint(i))
+	}
+}
+
+func TestASourceThatLostItsFilesDoesNotEmptyTheMirror(t *testing.T) {
+	for name, lose := range map[string]func(p *pair){
+		"while nobody followed": func(p *pair) {
+			_ = p.disconnect()
+			must(t, os.RemoveAll(p.from.Root+"/d"))
+			p.connect()
+		},
+		"while it was followed": func(p *pair) { must(t, os.RemoveAll(p.from.Root+"/d")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, tree.Policy{}, SourceOptions{})
+			many(t, p.from.Root+"/d", 100)
+			write(t, p.from.Root+"/stays", "x")
+			p.connect()
+			p.barrier()
+			lose(p)
+			err := p.ended()
+			var refusal *tree.Refusal
+			if !errors.As(err, &refusal) || p.source.State().Refused == nil {
+				t.Fatalf("got %v and %+v, want a refusal", err, p.source.State())
+			}
+			if left, err := os.ReadDir(p.to.Root + "/d"); err != nil || len(left) < 49 { // it had begun before so much was gone; that lies in the trash
+				t.Errorf("the mirror has %d of 100 files, %v", len(left), err)
+			}
+			p.connect() // asking again changes nothing
+			if err := p.ended(); !errors.As(err, &refusal) {
+				t.Errorf("the next time: %v", err)
+			}
+			p.source.Allow(refusal.Allow)
+			p.connect()
+			p.barrier()
+			p.same()
+			if p.source.State().Refused != nil {
+				t.Error("it is still said to be refused")
+			}
+		})
+	}
+}
+
+// An index comes after what it names, also when it was written first.
+func TestWhatComesLastComesLast(t *testing.T) {
+	p := newPair(t, tree.AptRepository(), SourceOptions{Watch: watch.Options{Settle: time.Millisecond}})
+	write(t, p.from.Root+"/dists/stable/InRelease", "0")
+	p.connect()
+	p.barrier()
+	ctx, stop := context.WithCancel(t.Context())
+	bad := make(chan error, 1)
+	go func() { // whoever reads the mirror meanwhile
+		for ctx.Err() == nil {
+			index, err := os.ReadFile(p.to.Root + "/dists/stable/InRelease")
+			if err != nil {
+				bad <- err
+				return
+			}
+			var n int
+			if _, err := fmt.Sscan(string(index), &n); err != nil {
+				bad <- err
+				return
+			}
+			if n == 0 {
+				continue
+			}
+			if _, err := os.Stat(fmt.Sprintf("%s/pool/%d.deb", p.to.Root, n)); err != nil {
+				bad <- fmt.Errorf("index %d: %w", n, err)
+				return
+			}
+		}
+		bad <- nil
+	}()
+	for n := 1; n <= 60; n++ {
+		write(t, fmt.Sprintf("%s/pool/%d.deb", p.from.Root, n), strings.Repeat("x", 20000))
+		must(t, os.WriteFile(p.from.Root+"/dists/stable/new", fmt.Append(nil, n), 0o644))
+		must(t, os.Rename(p.from.Root+"/dists/stable/new", p.from.Root+"/dists/stable/InRelease"))
+		time.Sleep(time.Duration(n%4) * time.Millisecond) // a pace, not a wait
+	}
+	p.barrier()
+	stop()
+	if err := <-bad; err != nil {
+		t.Error(err)
+	}
+	p.same()
+}
+
 // Law: after a barrier tree(mirror) == tree(source), whatever was done, and wherever the stream was cut.
 func TestTheMirrorIsTheSameTreeWhereverTheStreamIsCut(t *testing.T) {
 	histories := 950

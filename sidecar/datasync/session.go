@@ -30,11 +30,9 @@ type sourceSession struct {
 	seq     uint64      // of the last Commit
 	commits []committed // that are not durable
 	waiting map[string]*wait
-	held    map[string]bool // see hold
-	holding uint64          // the barrier behind which they go
+	held    map[string]held // see hold
 	reached uint64          // the newest barrier of which everything is in a Commit
 	minute  shrinkage
-	removed int // since that began
 	buf     []byte
 	packing pack.Policy
 	packer  *pack.Packer // nil until something is packed
@@ -138,7 +136,7 @@ func (s *sourceSession) begin(ctx context.Context) error {
 			s.later(e.Path, "it cannot be read here")
 		}
 	}
-	if err := s.deliver(ctx); err != nil {
+	if err := errors.Join(s.hold(), s.deliver(ctx)); err != nil {
 		return err
 	}
 	s.first = false
@@ -191,20 +189,13 @@ func (s *sourceSession) take(ctx context.Context, c watch.Changes) error {
 			return err
 		}
 	}
-	if s.holding > 0 && c.Barrier >= s.holding {
-		if err := s.release(ctx); err != nil {
+	for _, at := range c.Paths {
+		if err := s.change(ctx, at, tree.Itself); err != nil {
 			return err
 		}
 	}
-	if err := s.hold(c.Paths); err != nil {
+	if err := s.release(ctx, c.Barrier); err != nil {
 		return err
-	}
-	for _, at := range c.Paths {
-		if !s.held[at] {
-			if err := s.change(ctx, at, tree.Itself); err != nil {
-				return err
-			}
-		}
 	}
 	if len(s.held) == 0 {
 		s.reached = max(s.reached, c.Barrier)
@@ -215,7 +206,6 @@ func (s *sourceSession) take(ctx context.Context, c watch.Changes) error {
 // everything looks at all there is, and compares it.
 func (s *sourceSession) everything(ctx context.Context) error {
 	had := s.tree.Totals(".")
-	s.held, s.holding = nil, 0
 	if err := s.look(ctx); err != nil {
 		return err
 	}
@@ -228,7 +218,7 @@ func (s *sourceSession) everything(ctx context.Context) error {
 // send sends what is to be sent now, and waits until it is durable: what comes meanwhile makes up the next batch.
 func (s *sourceSession) send(ctx context.Context) error {
 	s.regrouped()
-	if err := s.shrunk(s.sent.began); err != nil {
+	if err := errors.Join(s.hold(), s.shrunk(s.sent.began)); err != nil {
 		return err
 	}
 	if err := s.deliver(ctx); err != nil {

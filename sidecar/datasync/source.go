@@ -204,12 +204,16 @@ func (s *Source) Serve(ctx context.Context, mirror string, conn net.Conn) error 
 		cancel(err)
 		return err
 	})
+	var ran error // what the session has found out itself says more than that the other side hung up
 	g.Go(func() error {
-		err := session.run(gctx, g, mirror)
-		cancel(err)
-		return err
+		ran = session.run(gctx, g, mirror)
+		cancel(ran)
+		return ran
 	})
 	err := g.Wait()
+	if _, refused := errors.AsType[*tree.Refusal](ran); refused {
+		err = ran
+	}
 	s.tell(func(st *SourceState) {
 		s.session, st.Mirror, st.Compared, st.Equal = nil, "", false, false
 		if refusal, ok := errors.AsType[*tree.Refusal](err); ok {

@@ -24,7 +24,6 @@ type todo struct {
 	sets      map[string]bool      // directories, whose own entry comes last
 	kept      map[string]bool      // of files and removes: the mirror's version goes to lost+found
 	gone      map[tree.Hash]string // files that may have moved, by content
-	lost      int                  // entries that may be gone
 }
 
 func (d *todo) bring(e tree.Entry) {
@@ -34,6 +33,76 @@ func (d *todo) bring(e tree.Entry) {
 		d.files = append(d.files, e.Path)
 	}
 	d.touch(path.Dir(e.Path))
+}
+
+// held is a path that must come after others (tree.Policy.Last), which may not have been told of yet.
+type held struct {
+	sum     tree.Hash // of the version that waits
+	barrier uint64    // behind which everything has been told that happened before it was looked at; zero: not asked for yet
+	keep    bool      // see todo.keep
+}
+
+// bring lets a file or symbolic link be sent: at once, or when all has been told of that it may stand for.
+func (s *sourceSession) bring(e tree.Entry) {
+	if s.set.Policy.Rank(e.Path) == 0 {
+		s.todo.bring(e)
+		return
+	}
+	if s.held == nil {
+		s.held = map[string]held{}
+	}
+	s.held[e.Path] = held{sum: e.Sum(), keep: s.todo.kept[e.Path] || s.held[e.Path].keep}
+}
+
+// hold asks for the barriers behind which what is held goes.
+func (s *sourceSession) hold() error {
+	var n uint64
+	for at, h := range s.held {
+		if h.barrier > 0 {
+			continue
+		}
+		if n == 0 {
+			var err error
+			if n, err = s.watch.Barrier(); err != nil {
+				return err
+			}
+		}
+		h.barrier = n
+		s.held[at] = h
+	}
+	return nil
+}
+
+// release lets go what a barrier was waited for. What has changed again meanwhile waits for another.
+func (s *sourceSession) release(ctx context.Context, barrier uint64) error {
+	for at, h := range s.held {
+		if h.barrier == 0 || h.barrier > barrier {
+			continue
+		}
+		u, err := s.scan.Update(ctx, s.tree, at, tree.Itself)
+		if err != nil {
+			return fmt.Errorf("look at %q: %w", at, err)
+		}
+		s.warn(u.Problems)
+		e, found := s.tree.Peek(at)
+		if u.Top != at || !found || e.Unsettled || e.Kind == tree.Directory {
+			delete(s.held, at)
+			if err := s.whole(ctx, u.Top); err != nil {
+				return err
+			}
+			continue
+		}
+		if e.Sum() != h.sum {
+			s.bring(e)
+			continue
+		}
+		delete(s.held, at)
+		s.todo.bring(e)
+		if h.keep {
+			s.todo.keep(at)
+		}
+	}
+	return nil
 }
 
 func (d *todo) remove(at string) {
@@ -143,7 +212,7 @@ func (s *sourceSession) found(at string, v tree.Verdict, mirror tree.Kind) bool 
 		d.keep(at)
 	}
 	if e.Kind != tree.Directory {
-		d.bring(e)
+		s.bring(e)
 		return false
 	}
 	if another {
@@ -194,7 +263,6 @@ func (s *sourceSession) leaves(e tree.Entry) {
 	}
 	for below := range s.tree.Below(e.Path) {
 		s.todo.leave(below)
-		s.todo.lost++
 	}
 }
 
@@ -209,7 +277,7 @@ func (s *sourceSession) differs(old, now tree.Entry) {
 	case now.Kind == tree.File && now.Hash == old.Hash && now.Size == old.Size && now.Link == old.Link:
 		s.todo.describes = append(s.todo.describes, now.Path)
 	default:
-		s.todo.bring(now)
+		s.bring(now)
 	}
 }
 
@@ -225,10 +293,10 @@ func (s *sourceSession) whole(ctx context.Context, at string) error {
 		s.later(at, "it cannot be read here")
 		return nil
 	case e.Kind != tree.Directory:
-		s.todo.bring(e)
+		s.bring(e)
 		for _, other := range s.tree.OtherNames(at) { // it comes as a new inode
 			if o, _ := s.tree.Peek(other); !o.Unsettled {
-				s.todo.bring(o)
+				s.bring(o)
 			}
 		}
 		return nil
@@ -244,48 +312,18 @@ func (s *sourceSession) whole(ctx context.Context, at string) error {
 func (s *sourceSession) regrouped() {
 	for _, at := range s.tree.TakeRegrouped() {
 		if e, found := s.tree.Peek(at); found && !e.Unsettled {
-			s.todo.bring(e)
+			s.bring(e)
 		} else if found {
 			s.later(at, "it cannot be read here")
 		}
 	}
 }
 
-// hold keeps paths back that must come after others (tree.Policy.Last) until everything that happened before has been told.
-func (s *sourceSession) hold(paths []string) error {
-	more := false
-	for _, at := range paths {
-		if s.set.Policy.Rank(at) > 0 && !s.held[at] {
-			if s.held == nil {
-				s.held = map[string]bool{}
-			}
-			s.held[at], more = true, true
-		}
-	}
-	if !more {
-		return nil
-	}
-	n, err := s.watch.Barrier()
-	s.holding = n
-	return err
-}
-
-// release looks at what was kept back.
-func (s *sourceSession) release(ctx context.Context) error {
-	held := s.held
-	s.held, s.holding = nil, 0
-	for at := range held {
-		if err := s.change(ctx, at, tree.Itself); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// shrinkage is how many entries the tree had when a minute began: what is removed bit by bit is removed.
+// shrinkage is what the tree had when a minute began: what is removed bit by bit is removed.
 type shrinkage struct {
-	began time.Time
-	had   tree.Totals
+	began   time.Time
+	entries int
+	had     tree.Totals
 }
 
 // rails refuses to go on when the source looks like one that was lost. The error is a *tree.Refusal.
@@ -314,14 +352,17 @@ func (s *sourceSession) rails(had tree.Totals) error {
 // happened, and the trash holds it.
 const visible = 20
 
-// shrunk is rails for what is removed while it is followed. Counting all entries takes time, so it is done only when enough may be gone.
+// shrunk is rails for what is removed while it is followed.
 func (s *sourceSession) shrunk(began time.Time) error {
 	if began.Sub(s.minute.began) > time.Minute {
-		s.minute, s.removed = shrinkage{began, s.tree.Totals(".")}, 0
+		s.minute = shrinkage{began, s.tree.Entries(), s.tree.Totals(".")}
 	}
-	s.removed += s.todo.lost
-	if n := s.minute.had.Entries(); n < visible || 2*s.removed <= n {
+	if n := s.minute.entries; n < visible || 2*s.tree.Entries() >= n {
 		return nil
 	}
-	return s.rails(s.minute.had)
+	if err := s.rails(s.minute.had); err != nil {
+		return err
+	}
+	s.minute = shrinkage{} // it was allowed
+	return nil
 }

@@ -246,7 +246,7 @@ func (s *Scanner) updateRoot(ctx context.Context, t *Tree, extent Extent) (Probl
 		return problems, err
 	}
 	touched := t.unlink(t.root)
-	t.root = root
+	t.root, t.entries = root, 0
 	root.adopt()
 	t.regroup(append(touched, t.enlink(root)...))
 	return problems, nil

@@ -15,6 +15,7 @@ type Tree struct {
 	inodes   map[uint64][]*node // files and symlinks; nil until one has two names
 	// regrouped: see TakeRegrouped. It grows with the tree at most.
 	regrouped map[*node]bool
+	entries   int // below the root, kept up to date once somebody has asked; zero: nobody has
 }
 
 func newTree() *Tree {
@@ -153,11 +154,37 @@ func (t *Tree) Totals(path string) (sum Totals) {
 	return sum
 }
 
+// Entries is how many paths there are, without the root. Only the first call counts them.
+func (t *Tree) Entries() int {
+	if t.entries == 0 {
+		t.entries = t.root.count() - 1
+	}
+	return t.entries
+}
+
+// count is how many nodes there are at and below one.
+func (n *node) count() int {
+	if n == nil {
+		return 0
+	}
+	nodes := 1
+	for _, c := range n.children() {
+		nodes += c.count()
+	}
+	return nodes
+}
+
 // Remove takes out a path and all below it. What is not there is no error; the root stays.
 func (t *Tree) Remove(path string) {
 	if dir, name := split(path); Valid(path) && path != "." {
 		t.graft(t.at(dir), name, nil)
 	}
+}
+
+// sameChildren says that one directory took over what lies in another.
+func sameChildren(a, b *node) bool {
+	x, y := a.children(), b.children()
+	return a != nil && b != nil && len(x) == len(y) && (len(x) == 0 || &x[0] == &y[0])
 }
 
 // graft puts a node, or nothing, in the place of a child. It returns the inodes of which names have left the tree and others are there:
@@ -169,6 +196,9 @@ func (t *Tree) graft(dir *node, name string, n *node) (left []uint64) {
 	old := dir.child(name)
 	if old == nil && n == nil {
 		return nil
+	}
+	if t.entries > 0 && !sameChildren(old, n) {
+		t.entries += n.count() - old.count()
 	}
 	touched := t.unlink(old)
 	left = slices.Clone(touched)
