@@ -54,7 +54,7 @@ exec chroot "$tree" "$@"`, "sh", tree, data, m.conf}, argv...)...)
 		m.b.Fatal(err)
 	}
 	t := &tool{Process: m.Host(host).Start(filepath.Base(argv[0])+"-"+host, cmd), m: m, in: in}
-	m.runs[host] = append(m.runs[host], t.Process)
+	m.count(host, t.Process)
 	t.says("prepared")
 	return t
 }
