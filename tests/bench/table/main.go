@@ -83,6 +83,8 @@ var rows = []row{
 	{"100,000 mails, 500 changed while the mirror was away → equal, against rsync -a", "MirrorMaildir/understudy", "MirrorMaildir/rsync", "s/sync", 0, 0, false},
 	{"the same, against rsync -aHAX", "MirrorMaildir/understudy", "MirrorMaildir/rsync-HAX", "s/sync", 0, 0, false},
 	{"watches of the kernel's for them", "MirrorMaildir/understudy", "", "watches", 0, 0, false},
+	{"message accepted: own journal and a peer's, both synced on one disk, ms p50", "Accepted/senders=1", "", "p50-ms", 0, 2, false},
+	{"the same, p99", "Accepted/senders=1", "", "p99-ms", 0, 5, false},
 	{"sidecar at rest, mean of eight nodes, % of a core", "Incident/switchover/understudy", "", "%core/sidecar", 0, 1.5, false},
 	{"the dearest of them", "Incident/switchover/understudy", "", "%core/dearest", 0, 1.5, false},
 	{"memory of the largest, MB", "Incident/switchover/understudy", "", "MB/sidecar", 0, 50, false},
