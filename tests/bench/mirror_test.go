@@ -150,7 +150,7 @@ func BenchmarkMirrorMaildir(b *testing.B) {
 		m.mail()
 		side.sync(m)
 		m.away()
-	}, "rsync", "rsync-HAX")
+	}, "rsync")
 }
 
 // BenchmarkMirrorGiB is the first sync of one file of 1 GiB.

@@ -81,7 +81,6 @@ var rows = []row{
 	{"the same, against lsyncd with delay = 1", "MirrorOverflow/understudy", "MirrorOverflow/lsyncd,delay=1", "s/equal", 0, 2, false},
 	{"the same, against syncthing with a delay of 1 s (150: not within that)", "MirrorOverflow/understudy", "MirrorOverflow/syncthing,delay=1", "s/equal", 0, 2, false},
 	{"100,000 mails, 500 changed while the mirror was away → equal, against rsync -a", "MirrorMaildir/understudy", "MirrorMaildir/rsync", "s/sync", 0, 0, false},
-	{"the same, against rsync -aHAX", "MirrorMaildir/understudy", "MirrorMaildir/rsync-HAX", "s/sync", 0, 0, false},
 	{"watches of the kernel's for them", "MirrorMaildir/understudy", "", "watches", 0, 0, false},
 	{"message accepted: own journal and a peer's, both synced on one disk, ms p50", "Accepted/senders=1", "", "p50-ms", 0, 2, false},
 	{"the same, p99", "Accepted/senders=1", "", "p99-ms", 0, 5, false},
