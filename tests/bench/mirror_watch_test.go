@@ -116,6 +116,45 @@ func (a *arrivals) await(until time.Time, all bool) {
 	}
 }
 
+// arrived writes single files and returns how long each took to be the same in the mirror.
+func (m *mirrors) arrived() (took []time.Duration) {
+	m.b.Helper()
+	a := m.arrivals()
+	closed := map[string]time.Time{}
+	for i := range singles {
+		name := fmt.Sprintf("single%03d", i)
+		a.at[name] = time.Time{}
+		m.put(name, small(i))
+		closed[name] = time.Now()
+		a.await(closed[name].Add(singleEvery), false)
+	}
+	a.await(time.Now().Add(patience), true)
+	for name, at := range a.at {
+		if at.IsZero() {
+			m.b.Fatalf("%s has not arrived within %v", name, patience)
+		}
+		took = append(took, at.Sub(closed[name]))
+	}
+	return took
+}
+
+// promised writes single files and returns how long each took until the side said that it was durable, if that was true.
+func (m *mirrors) promised(side promiser) (took []time.Duration) {
+	m.b.Helper()
+	for i := range singles {
+		name := fmt.Sprintf("single%03d", i)
+		m.put(name, small(i))
+		closed := time.Now()
+		side.durable(m)
+		took = append(took, time.Since(closed))
+		if err := same(filepath.Join(m.source, name), filepath.Join(m.mirror, name)); err != nil {
+			m.b.Fatalf("it was promised to be durable on the mirror: %v", err)
+		}
+		<-time.After(time.Until(closed.Add(singleEvery)))
+	}
+	return took
+}
+
 // directories are those in a tree, itself too.
 func directories(b *testing.B, root string) (dirs []string) {
 	b.Helper()

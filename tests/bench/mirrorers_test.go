@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -53,7 +54,7 @@ exec chroot "$tree" "$@"`, "sh", tree, data, m.conf}, argv...)...)
 		m.b.Fatal(err)
 	}
 	t := &tool{Process: m.Host(host).Start(filepath.Base(argv[0])+"-"+host, cmd), m: m, in: in}
-	m.runs[host] = append(m.runs[host], t.Process)
+	m.count(host, t.Process)
 	t.says("prepared")
 	return t
 }
@@ -203,16 +204,14 @@ func (s syncthing) serve(m *mirrors) {
 	m.b.Helper()
 	devices := map[string]string{}
 	for _, host := range []string{sourceHost, mirrorHost} {
-		t := m.tool(host, "/usr/bin/syncthing", "generate", "--home=/mnt/"+host, "--no-default-folder", "--skip-port-probing")
-		t.run()
-		t = m.tool(host, "/usr/bin/syncthing", "--device-id", "--home=/mnt/"+host)
+		m.tool(host, "/usr/bin/syncthing", "generate", "--home=/mnt/"+host, "--skip-port-probing").run()
+		t := m.tool(host, "/usr/bin/syncthing", "--device-id", "--home=/mnt/"+host)
 		t.run()
 		lines := strings.Fields(t.Text())
 		devices[host] = lines[len(lines)-1]
 	}
-	for host, kind := range map[string]string{sourceHost: "sendonly", mirrorHost: "receiveonly"} {
-		write(m.b, filepath.Join(m.conf, host, "config.xml"), s.config(kind, devices), 0o600)
-	}
+	s.configure(m, sourceHost, "sendonly", devices[mirrorHost], mirrorAddress)
+	s.configure(m, mirrorHost, "receiveonly", devices[sourceHost], sourceAddress)
 	for _, dir := range []string{m.source, m.mirror} {
 		if err := os.Mkdir(filepath.Join(dir, ".stfolder"), 0o755); err != nil {
 			m.b.Fatal(err)
@@ -222,33 +221,38 @@ func (s syncthing) serve(m *mirrors) {
 	m.listens(22000)
 }
 
-// config leaves everything at its default but what would leave the two hosts.
-func (s syncthing) config(kind string, devices map[string]string) string {
-	delay := ""
-	if s.delay > 0 {
-		delay = fmt.Sprintf(` fsWatcherDelayS="%d"`, s.delay)
+// configure leaves everything as "syncthing generate" has written it but the folder, the peer, what would leave the two hosts, and
+// its low priority. What its file does not name is not at its default but zero: a folder without fsWatcherDelayS is not watched.
+func (s syncthing) configure(m *mirrors, host, kind, peer, address string) {
+	m.b.Helper()
+	path := filepath.Join(m.conf, host, "config.xml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		m.b.Fatal(err)
 	}
-	return fmt.Sprintf(`<configuration version="37">
-	<folder id="data" path="/srv" type="%s" fsWatcherEnabled="true"%s>
-		<device id="%s"></device>
-		<device id="%s"></device>
-	</folder>
-	<device id="%s"><address>tcp://%s:22000</address></device>
-	<device id="%s"><address>tcp://%s:22000</address></device>
-	<gui enabled="false"></gui>
-	<options>
-		<listenAddress>tcp://:22000</listenAddress>
-		<globalAnnounceEnabled>false</globalAnnounceEnabled>
-		<localAnnounceEnabled>false</localAnnounceEnabled>
-		<relaysEnabled>false</relaysEnabled>
-		<natEnabled>false</natEnabled>
-		<startBrowser>false</startBrowser>
-		<urAccepted>-1</urAccepted>
-		<crashReportingEnabled>false</crashReportingEnabled>
-		<autoUpgradeIntervalH>0</autoUpgradeIntervalH>
-	</options>
-</configuration>
-`, kind, delay, devices[sourceHost], devices[mirrorHost], devices[sourceHost], sourceAddress, devices[mirrorHost], mirrorAddress)
+	config := string(text)
+	for _, change := range [][2]string{
+		{` path="/tmp/Sync" type="sendreceive"`, fmt.Sprintf(` path="/srv" type="%s"`, kind)},
+		{` fsWatcherDelayS="10"`, fmt.Sprintf(` fsWatcherDelayS="%d"`, cmp.Or(s.delay, 10))},
+		{"<minDiskFree", fmt.Sprintf(`<device id="%s"></device><minDiskFree`, peer)},
+		{"<gui ", fmt.Sprintf(`<device id="%s" compression="metadata"><address>tcp://%s:22000</address></device><gui `, peer, address)},
+		{`<gui enabled="true"`, `<gui enabled="false"`},
+		{"<listenAddress>default<", "<listenAddress>tcp://:22000<"},
+		{"<globalAnnounceEnabled>true<", "<globalAnnounceEnabled>false<"},
+		{"<localAnnounceEnabled>true<", "<localAnnounceEnabled>false<"},
+		{"<relaysEnabled>true<", "<relaysEnabled>false<"},
+		{"<natEnabled>true<", "<natEnabled>false<"},
+		{"<urAccepted>0<", "<urAccepted>-1<"},
+		{"<crashReportingEnabled>true<", "<crashReportingEnabled>false<"},
+		{"<autoUpgradeIntervalH>12<", "<autoUpgradeIntervalH>0<"},
+		{"<setLowPriority>true<", "<setLowPriority>false<"},
+	} {
+		if !strings.Contains(config, change[0]) {
+			m.b.Fatalf("syncthing has another configuration than the benchmark knows, without %q:\n%s", change[0], config)
+		}
+		config = strings.Replace(config, change[0], change[1], 1)
+	}
+	write(m.b, path, config, 0o600)
 }
 
 // syncthing starts one.
