@@ -13,8 +13,9 @@
 //  3. Rails (tree.Situation) with the numbers of Accept: an empty, unmarked or shrunken source says so and stops.
 //  4. If the digests differ, directories are compared level by level (Ask, Children, tree.Compare), several asked ahead. Missing: Make and Put.
 //     Extra: Remove, or Keep if Accept said First. Differs: Put, or Sign and Patch from 256 KiB on; before the first comparison of an epoch
-//     overwrites a file it keeps the old version. Paths with a rank (tree.Policy) and further names of hard links come last, directories' own
-//     entries at the very end. A Commit every 500 changes or 16 MiB; the stream's own back-pressure bounds the rest.
+//     overwrites a file it keeps the old version. Further names of hard links come after their first, directories' own entries
+//     at the very end. What has a rank (tree.Policy.Last) is held until a barrier of the watch has passed that was asked for after it was
+//     looked at. A Commit every 5,000 changes or 128 MiB; the stream's own back-pressure bounds the rest.
 //  5. Then the watch's word: a path is looked at again (Scanner.Update), and goes as Remove, Put, Patch, Make or Set, with its directory's Set;
 //     a new tree is compared as in 4; everything: scan and 4. What Failed, or is unsettled, is due again a little later.
 //  6. A barrier of the watch is passed when the Commit that its changes are in is Durable. Lag is what is not, in changes, bytes and age.
