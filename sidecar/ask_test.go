@@ -109,6 +109,10 @@ func (s *stage) Incidents(context.Context) ([]admin.Incident, error) {
 	return s.past, nil
 }
 
+func (s *stage) Sync(context.Context, admin.SyncFor) (admin.RoleData, error) {
+	return admin.RoleData{}, errors.New("no data on this stage")
+}
+
 func (s *stage) Destroy(_ context.Context, d admin.Destroy) (admin.Destroyed, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

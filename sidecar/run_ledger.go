@@ -149,6 +149,7 @@ type backend struct {
 	*reconcile.Loop
 	book  *book
 	chaos *chaos.Destroyer // nil: there is no ledger or no provider
+	data  *roleData        // nil: the node's role has none
 }
 
 func (b backend) Destroy(ctx context.Context, d admin.Destroy) (admin.Destroyed, error) {

@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"understudy/bootstrap/role"
+	"understudy/sidecar/admin"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/datasync"
 	"understudy/sidecar/datasync/tree"
@@ -103,4 +105,49 @@ func (p *parts) barrier(ctx context.Context) error {
 		return errors.New("the role has no data")
 	}
 	return p.data.Barrier(ctx)
+}
+
+// Sync implements admin.Backend.
+func (b backend) Sync(ctx context.Context, f admin.SyncFor) (admin.RoleData, error) {
+	if b.data == nil {
+		return admin.RoleData{}, errors.New("this node's role has no data")
+	}
+	if f.Allow > 0 {
+		b.data.keeper.Allow(f.Allow)
+	}
+	durable := false
+	if f.Wait > 0 {
+		waiting, cancel := context.WithTimeout(ctx, time.Duration(f.Wait))
+		err := b.data.Barrier(waiting)
+		late := waiting.Err() != nil
+		cancel()
+		if err != nil && !late {
+			return admin.RoleData{}, err
+		}
+		durable = err == nil
+	}
+	c := b.data.keeper.Copy()
+	out := admin.RoleData{CaughtUp: c.CaughtUp, Never: c.Never, Lag: admin.Duration(c.Lag), Durable: durable}
+	for _, set := range b.data.keeper.Sets() {
+		out.Directories = append(out.Directories, directory(set))
+	}
+	return out, nil
+}
+
+// directory is one set in the API's words.
+func directory(set datasync.SetState) admin.Directory {
+	d := admin.Directory{Path: set.Root, Trouble: oneLine(set.Trouble)}
+	st := set.Source
+	if st == nil {
+		return d
+	}
+	d.Mirror, d.Compared, d.Changes, d.Bytes = st.Mirror, st.Compared, st.Changes, st.Bytes
+	d.Watched, d.Unwatched, d.Why, d.Overflows = st.Watch.Watched, st.Watch.Unwatched, st.Watch.Why, st.Watch.Overflows
+	for _, w := range st.Waiting {
+		d.Waiting = append(d.Waiting, admin.Waiting{Path: w.Path, Why: w.Why})
+	}
+	if st.Refused != nil {
+		d.Refused, d.Allow = st.Refused.Why, st.Refused.Allow
+	}
+	return d
 }

@@ -30,7 +30,7 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 		return err
 	}
 	samples := metrics.Handler(metrics.Config{Log: p.log, Snapshot: loop.Snapshot, Beats: p.beats, Journal: p.journals.state, Version: version()})
-	c := admin.Config{Journal: p.journals.state, Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book, p.chaos(loop)}, Authority: authority, Metrics: samples}
+	c := admin.Config{Journal: p.journals.state, Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book, p.chaos(loop), p.data}, Authority: authority, Metrics: samples}
 	if p.cfg.Listen.Admin == "" {
 		s := admin.NewServer(c)
 		g.Go(func() error { return s.ServeSocket(ctx, p.cfg.Socket) })

@@ -21,6 +21,8 @@ type Backend interface {
 	Reseed(ctx context.Context, r cluster.Recall) error
 	// Wish writes w into the ledger, whose number is the next of its node. A Refusal says that another one has come first.
 	Wish(ctx context.Context, w cluster.Wish) error
+	// Sync tells how this node's role's data are mirrored, of which it is the primary, and does what is asked. It takes as long as f.Wait.
+	Sync(ctx context.Context, f SyncFor) (RoleData, error)
 	// Incidents reads the ledger's incidents, oldest first. An error may say that there is no ledger.
 	Incidents(ctx context.Context) ([]Incident, error)
 	// Destroy carries out an order of chaos, after everything that could speak against it was read afresh. Other than the rest

@@ -107,6 +107,11 @@ func (c *Client) Discard(ctx context.Context, w WishFor) (Wished, error) {
 	return order[Wished](ctx, c, "discard", w)
 }
 
+// Sync asks how roles' data are mirrored, and has done what f asks for.
+func (c *Client) Sync(ctx context.Context, f SyncFor) (Synced, error) {
+	return order[Synced](ctx, c, "sync", f)
+}
+
 // Remembered asks for what the node knows to have been in the ledger.
 func (c *Client) Remembered(ctx context.Context) (Remembered, error) {
 	return ask[Remembered](ctx, c, "ledger")

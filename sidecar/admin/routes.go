@@ -44,6 +44,7 @@ func (s *Server) Handler(from Origin) http.Handler {
 	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.pause(r, false)) })
 	mux.HandleFunc("POST /v1/recover", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.wish(r, toKeep)) })
 	mux.HandleFunc("POST /v1/discard", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.wish(r, toDiscard)) })
+	mux.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.sync(r)) })
 	mux.HandleFunc("GET /v1/ledger", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK)(s.remembered()) })
 	mux.HandleFunc("POST /v1/ledger/reseed", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.reseed(r)) })
 	mux.HandleFunc("GET /healthz", s.healthz)

@@ -96,6 +96,8 @@ type backend struct {
 	// reseeded is what was written into the ledger.
 	reseeded []cluster.Recall
 	wished   []cluster.Wish
+	synced   []SyncFor // what was asked
+	syncErr  error
 }
 
 func (b *backend) Snapshot() (decide.Policy, decide.View, decide.Decision, time.Time) {
@@ -128,6 +130,13 @@ func (b *backend) Wish(_ context.Context, w cluster.Wish) error {
 }
 
 func (b *backend) Incidents(context.Context) ([]Incident, error) { return b.past, b.err }
+
+func (b *backend) Sync(_ context.Context, f SyncFor) (RoleData, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.synced = append(b.synced, f)
+	return RoleData{CaughtUp: true, Durable: f.Wait > 0}, b.syncErr
+}
 
 func (b *backend) Destroy(_ context.Context, d Destroy) (Destroyed, error) {
 	b.mu.Lock()
