@@ -120,7 +120,7 @@ func (w *writer) count() int {
 // TestAcceptedMailOutlivesBothNodes destroys the machine that answers 250, without warning: what it had accepted lies in the journals of two
 // machines and in its mirror, and the other one delivers what it has not got. When the cluster is whole again, that other one is destroyed.
 func TestAcceptedMailOutlivesBothNodes(t *testing.T) {
-	c := newCluster(t, "mail")
+	c := sharedCluster(t)
 	c.healed(t, nil)
 	trust := mailTLS(t, c) // while both nodes are there to compare
 	w := c.write(t, 20)
@@ -192,7 +192,7 @@ func (w *writer) gap() time.Duration {
 
 // TestPublishedPackagesOutliveBothNodes destroys one node of the repository after the other, each as soon as the cluster is whole.
 func TestPublishedPackagesOutliveBothNodes(t *testing.T) {
-	c := newCluster(t, "packages")
+	c := sharedCluster(t)
 	c.healed(t, nil)
 	names := []string{"blog"}
 	for round := range 2 {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"understudy/sidecar/admin"
 	"understudy/sidecar/cloud/localcloud"
 	"understudy/tests/netns/sidecars"
 )
@@ -92,18 +93,39 @@ func killedAfter(t *testing.T, k killing) {
 	}
 }
 
-// What the old machine of a role with data has, perhaps nobody else has.
-func TestTheOldMachineOfANodeWithDataIsKeptPoweredOff(t *testing.T) {
-	h := sidecars.NewHired(t, []string{"n1", "n2", "n3", "d1", "d2"},
-		lbOf("n1", "n2", "n3")+"  store:\n    nodes: [d1, d2]\n    data: [{path: /srv/store}]\n", 1)
-	lost := h.Machine("d2")
-	h.Hang(lost)
-	h.Await("close", healsWithin)
-	h.Settled(healsWithin)
-	if i := slices.IndexFunc(h.Cloud.Machines(), func(m localcloud.MachineStatus) bool { return m.ID == lost && m.Status == "off" }); i < 0 {
-		t.Errorf("the old machine is not there any more; steps: %v", h.Steps())
-	}
-	if h.Count("create") != 1 || h.Count("delete") != 0 {
-		t.Errorf("steps: %v", h.Steps())
+// What the old machine of a primary has, perhaps nobody else has; what that of its mirror had, the primary has.
+func TestTheOldMachineOfAPrimaryWithDataIsKeptPoweredOff(t *testing.T) {
+	for _, c := range []struct {
+		claim   string
+		primary bool
+	}{{"the primary's is kept", true}, {"its mirror's is deleted", false}} {
+		t.Run(c.claim, func(t *testing.T) {
+			t.Parallel()
+			h := sidecars.NewHired(t, []string{"n1", "n2", "n3", "d1", "d2"},
+				lbOf("n1", "n2", "n3")+"  store:\n    nodes: [d1, d2]\n    data: [{path: /srv/store}]\n", 1)
+			st, err := h.Status(h.Machine("n1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			node := "d1"
+			if i := slices.IndexFunc(st.Roles, func(r admin.Role) bool { return r.Name == "store" }); (st.Roles[i].Primary == "d1") != c.primary {
+				node = "d2"
+			}
+			lost := h.Machine(node)
+			h.Hang(lost)
+			h.Await("close", healsWithin)
+			kept := 0
+			if c.primary {
+				kept = 1
+			}
+			h.WholeKeeping(kept, healsWithin)
+			off := slices.ContainsFunc(h.Cloud.Machines(), func(m localcloud.MachineStatus) bool { return m.ID == lost && m.Status == "off" })
+			if off != c.primary {
+				t.Errorf("the old machine is there: %v; steps: %v", off, h.Steps())
+			}
+			if h.Count("create") != 1 || h.Count("delete") != 1-kept {
+				t.Errorf("steps: %v", h.Steps())
+			}
+		})
 	}
 }

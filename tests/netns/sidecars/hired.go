@@ -72,11 +72,7 @@ timings: {replacement_hold: 3s, startup_timeout: 30s}
 	for _, node := range nodes {
 		h.order(http.MethodPost, "/v2/droplets", fmt.Sprintf(`{"name": %q, "region": "lon1", "size": "s-1vcpu-1gb", "image": "7555620", "tags": ["test"]}`, node))
 	}
-	if strings.Contains(roles, "data:") { // nobody mirrors it yet
-		h.Settled(60 * time.Second)
-	} else {
-		h.Whole(60 * time.Second)
-	}
+	h.Whole(60 * time.Second)
 	h.steps.forget()
 	return h
 }

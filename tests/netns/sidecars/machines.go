@@ -152,8 +152,14 @@ func (h *Hired) run(m *machine) (err error) {
 	if m.off == nil || h.t.Context().Err() != nil {
 		return nil
 	}
-	cmd := exec.Command(program(h.t), "run", "--config", filepath.Join(h.Dir, m.host.Name, "sidecar.yaml"))
-	cmd.Env = []string{"LANG=C.UTF-8"}
+	dir := filepath.Join(h.Dir, m.host.Name)
+	if err := os.MkdirAll(filepath.Join(dir, "srv/store"), 0o755); err != nil {
+		return err
+	}
+	// A machine has a disk of its own: what is /srv there is not so here.
+	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", `mount --bind "$0" /srv && exec "$@"`, filepath.Join(dir, "srv"),
+		program(h.t), "run", "--config", filepath.Join(dir, "sidecar.yaml"))
+	cmd.Env = []string{"LANG=C.UTF-8", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	m.run, err = m.host.Run(fmt.Sprintf("%s on %s", m.Name, m.host.Name), cmd)
 	return err
 }

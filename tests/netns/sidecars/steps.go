@@ -163,21 +163,16 @@ func (s *steps) take(step Step) {
 // and every node says that the cluster is redundant.
 func (h *Hired) Whole(within time.Duration) {
 	h.t.Helper()
-	h.settled(within, true)
+	h.WholeKeeping(0, within)
 }
 
-// Settled is Whole for clusters that cannot be redundant: those with a role whose data nobody mirrors yet.
-func (h *Hired) Settled(within time.Duration) {
-	h.t.Helper()
-	h.settled(within, false)
-}
-
-func (h *Hired) settled(within time.Duration, redundant bool) {
+// WholeKeeping is Whole with so many machines more that are off and kept for their data.
+func (h *Hired) WholeKeeping(kept int, within time.Duration) {
 	h.t.Helper()
 	began := time.Now()
 	wire.EventuallyEvery(h.t, 200*time.Millisecond, within, func() error {
 		ids, err := h.machineOfEach()
-		if n := len(h.Cloud.Machines()); err == nil && redundant && n != len(h.Nodes) {
+		if n := len(h.Cloud.Machines()); err == nil && n != len(h.Nodes)+kept {
 			err = fmt.Errorf("there are %d machines", n)
 		}
 		if err != nil {
@@ -185,7 +180,7 @@ func (h *Hired) settled(within time.Duration, redundant bool) {
 		}
 		for _, id := range ids {
 			st, err := h.Status(id)
-			if err == nil && redundant && !st.Redundant {
+			if err == nil && !st.Redundant {
 				err = fmt.Errorf("%s says: %v, blocked: %v", st.Node, st.Why, st.Blocked)
 			}
 			if err != nil {
