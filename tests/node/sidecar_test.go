@@ -74,7 +74,7 @@ func member(t *testing.T) *machine {
 		for _, argv := range [][]string{
 			{"systemctl", "stop", sidecar, target, writer, "plain.service"},
 			{"systemctl", "disable", writer, "plain.service"},
-			{"sh", "-c", "rm -rf /var/lib/order /var/lib/understudy/* /etc/systemd/system/writer.service* /etc/systemd/system/plain.service /etc/systemd/system/understudy.service.d; systemctl daemon-reload"},
+			{"sh", "-c", "rm -rf /var/lib/order /srv/app /var/lib/understudy/* /etc/systemd/system/writer.service* /etc/systemd/system/plain.service /etc/systemd/system/understudy.service.d; systemctl daemon-reload"},
 		} {
 			if out, err := m.run(context.Background(), nil, argv...); err != nil {
 				t.Errorf("%s: %v\n%s", strings.Join(argv, " "), err, out)
@@ -89,6 +89,7 @@ func member(t *testing.T) *machine {
 	} {
 		m.write(t, path, text, "0644")
 	}
+	m.must(t, "mkdir", "-p", "/srv/app") // which Puppet makes
 	m.must(t, "systemctl", "daemon-reload")
 	m.must(t, "systemctl", "enable", writer, "plain.service")
 	m.must(t, "systemctl", "start", "plain.service")
