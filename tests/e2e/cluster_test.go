@@ -177,16 +177,35 @@ func TestPrimaryUnitsRunWhereTheDutyIs(t *testing.T) {
 	}
 }
 
-// TestDataAreNotLeftBehindOnPurpose: while they have no copy elsewhere, a planned move is refused.
-func TestDataAreNotLeftBehindOnPurpose(t *testing.T) {
+// TestAPlannedMoveTakesTheDataAlong: what was written up to the last moment is on the new primary.
+func TestAPlannedMoveTakesTheDataAlong(t *testing.T) {
 	c := sharedCluster(t)
+	c.healed(t, nil)
 	primary := c.primary(t, "mail", "")
-	if out, err := try(t, "switchover", "mail", "--local", c.name); err == nil {
-		t.Errorf("the move was begun: %s", out)
+	c.on(t, primary, "sh", "-c", "echo good night >/var/vmail/last-words")
+	out := understudy(t, "switchover", "mail", "--local", c.name, "--wait")
+	next := c.primary(t, "mail", primary)
+	if got := c.on(t, next, "cat", "/var/vmail/last-words"); got != "good night\n" {
+		t.Errorf("%s has %q after\n%s", next, got, out)
 	}
-	if now := c.primary(t, "mail", ""); now != primary {
-		t.Errorf("mail is with %s, want %s", now, primary)
+	c.on(t, next, "rm", "/var/vmail/last-words")
+}
+
+// TestSyncWaitsForTheMirrors: what was written before the call is on the other node when it returns.
+func TestSyncWaitsForTheMirrors(t *testing.T) {
+	c := sharedCluster(t)
+	c.healed(t, nil)
+	primary := c.primary(t, "repo", "")
+	other := map[string]string{"repo1": "repo2", "repo2": "repo1"}[primary]
+	c.on(t, primary, "sh", "-c", "echo mine >/srv/apt/note")
+	out := understudy(t, "sync", "--local", c.name, "--wait", "--timeout", "1m")
+	if err := contains(out, "mail: everything written on ", "repo: everything written on "+primary+" so far is on the other node's disk", "/srv/apt: "+other+" follows"); err != nil {
+		t.Error(err)
 	}
+	if got := c.on(t, other, "cat", "/srv/apt/note"); got != "mine\n" {
+		t.Errorf("%s has %q", other, got)
+	}
+	c.on(t, primary, "rm", "/srv/apt/note")
 }
 
 // TestRebootedNodeServesAgain: what bootstrap has recorded as done is not done again, and what lives
