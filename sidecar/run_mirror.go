@@ -21,8 +21,8 @@ import (
 
 // roleData is a role's data on this node, in the loop's words.
 type roleData struct {
-	role   string
-	keeper *datasync.Keeper
+	node, role string // this one, and its
+	keeper     *datasync.Keeper
 }
 
 // newData reads what lies in the role's directories. Nil: the role has none.
@@ -55,7 +55,7 @@ func (p *parts) newData(jobs *units.Units) (*roleData, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &roleData{p.role.Name, keeper}, nil
+	return &roleData{p.cfg.Node, p.role.Name, keeper}, nil
 }
 
 // policyOf is how data of a kind are mirrored.
@@ -126,12 +126,25 @@ func (b backend) Sync(ctx context.Context, f admin.SyncFor) (admin.RoleData, err
 		}
 		durable = err == nil
 	}
-	c := b.data.keeper.Copy()
-	out := admin.RoleData{CaughtUp: c.CaughtUp, Never: c.Never, Lag: admin.Duration(c.Lag), Durable: durable}
-	for _, set := range b.data.keeper.Sets() {
-		out.Directories = append(out.Directories, directory(set))
+	out := b.data.told()
+	out.Durable = durable
+	return *out, nil
+}
+
+// told is what this node knows of the role's data. Nil: the role has none.
+func (d *roleData) told() *admin.RoleData {
+	if d == nil {
+		return nil
 	}
-	return out, nil
+	c := d.keeper.Copy()
+	out := &admin.RoleData{Role: d.role, CaughtUp: c.CaughtUp, Never: c.Never, Lag: admin.Duration(c.Lag)}
+	for _, set := range d.keeper.Sets() {
+		out.Directories = append(out.Directories, directory(set))
+		if set.Source != nil {
+			out.Primary = d.node
+		}
+	}
+	return out
 }
 
 // directory is one set in the API's words.

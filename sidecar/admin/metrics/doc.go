@@ -2,7 +2,7 @@
 // read from the newest turn of the loop, or from counters of others, while Prometheus asks.
 //
 // The names are a promise: metrics are added, never changed or taken away. Where there is no reading there is no sample,
-// so that an alert on absence is possible and a zero is a zero. Labels are few: node, role, duty, zone and reason take their
+// so that an alert on absence is possible and a zero is a zero. Labels are few: node, role, duty, zone, directory and reason take their
 // values from roles.yaml and from fixed lists.
 //
 //	understudy_redundant                   gauge    1 if every role has all its nodes serving and each duty a primary
@@ -23,7 +23,16 @@
 //	understudy_connections                 gauge    role             connections to the role's address on this machine
 //	understudy_node_serving                gauge    node, role       1 if the node counts for redundancy
 //	understudy_node_silence_seconds        gauge    node             since the peer was last heard
-//	understudy_node_lag_seconds            gauge    node             its copy of the data behind the primary's
+//	understudy_node_lag_seconds            gauge    node             its copy of the data behind the primary's; +Inf: it has none yet
+//	understudy_data_caught_up              gauge    role             1 if the mirror has everything that is known
+//	understudy_data_mirrored               gauge    directory        at its primary: 1 if the other node follows it
+//	understudy_data_pending_changes        gauge    directory        at its primary: what the mirror lacks
+//	understudy_data_pending_bytes          gauge    directory        at its primary: what the mirror lacks
+//	understudy_data_waiting                gauge    directory        at its primary: paths that cannot be mirrored now; ten at most are counted
+//	understudy_data_refused                gauge    directory        at its primary: 1 if it has stopped rather than empty its mirror
+//	understudy_data_watched                gauge    directory        at its primary: directories watched below it
+//	understudy_data_unwatched              gauge    directory        at its primary: directories whose changes only a comparison sees
+//	understudy_data_overflows              gauge    directory        at its primary: overflows of the kernel's queue since the stream began
 //	understudy_mail_journal_open           gauge    accepted messages that are not known to be mirrored or relayed
 //	understudy_mail_journal_refusing       gauge    1 if senders are told to try again later
 //	understudy_mail_journal_second         gauge    1 if another member takes the second copies

@@ -23,6 +23,8 @@ type Config struct {
 	Beats func() keepalive.Stats
 	// Journal is the mail journal that runs here, as admin.Config has it.
 	Journal func() *admin.Journal
+	// Data is how this node's role is mirrored. Nil: it has no data.
+	Data    func() *admin.RoleData
 	Version string
 }
 
@@ -70,6 +72,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	if c.cfg.Journal != nil {
 		r.journal = c.cfg.Journal()
+	}
+	if c.cfg.Data != nil {
+		r.data = c.cfg.Data()
 	}
 	if !at.IsZero() {
 		r.status, r.plan = admin.NewStatus(p, v, d).Dated(at, time.Now()), admin.NewPlan(p, v, d)

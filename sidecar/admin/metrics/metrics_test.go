@@ -58,6 +58,11 @@ func world() Config {
 	at := time.Now()
 	return Config{
 		Log: slog.New(slog.DiscardHandler), Version: "1.2.3", Beats: func() keepalive.Stats { return beats },
+		Data: func() *admin.RoleData {
+			return &admin.RoleData{Role: "lb", Primary: "lb1", CaughtUp: true, Directories: []admin.Directory{{
+				Path: "/srv/lb", Mirror: "lb2", Changes: 2, Bytes: 700, Waiting: []admin.Waiting{{}}, Refused: "it is empty", Watched: 40, Unwatched: 1, Overflows: 3,
+			}}}
+		},
 		Journal:  func() *admin.Journal { return &admin.Journal{Open: 12, Second: "web1", Behind: []string{"lb2"}} },
 		Snapshot: func() (decide.Policy, decide.View, decide.Decision, time.Time) { return p, v, d, at },
 	}
@@ -151,6 +156,12 @@ func TestWithoutAReadingThereIsNoSample(t *testing.T) {
 		}
 	}
 	cfg := world()
+	cfg.Data = func() *admin.RoleData {
+		return &admin.RoleData{Role: "lb", Directories: []admin.Directory{{Path: "/srv/lb"}}}
+	}
+	if text := scrape(t, cfg); strings.Contains(text, `directory="/srv/lb"`) || !strings.Contains(text, `understudy_data_caught_up{role="lb"} 0`) {
+		t.Errorf("a mirror: got\n%s", ours(text))
+	}
 	cfg.Snapshot = func() (decide.Policy, decide.View, decide.Decision, time.Time) {
 		return decide.Policy{}, decide.View{}, decide.Decision{}, time.Time{}
 	}

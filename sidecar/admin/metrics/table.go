@@ -1,9 +1,11 @@
 package metrics
 
 import (
+	"math"
 	"time"
 
 	"understudy/sidecar/admin"
+	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 	"understudy/sidecar/keepalive"
 )
@@ -19,8 +21,10 @@ type metric struct {
 // emit adds a sample with the values of the labels.
 type emit func(value float64, labels ...string)
 
-// reading is what a scrape reads from. Beats is nil where nobody counts them, journal where none runs.
+// reading is what a scrape reads from. Beats is nil where nobody counts them, journal and data where
+// there are none.
 type reading struct {
+	data    *admin.RoleData
 	journal *admin.Journal
 	status  admin.Status
 	plan    admin.Plan
@@ -73,6 +77,28 @@ var table = []metric{
 			return seconds(n.Silent), []string{n.Name}, n.Name != r.status.Node && n.Alive != decide.NeverHeard.String()
 		})},
 	{name: "node_lag_seconds", help: "How far the node's copy of the data is behind the primary's.", labels: []string{"node"}, read: lags},
+	{name: "data_caught_up", help: "1 if the mirror has everything that is known, as this node knows.", labels: []string{"role"},
+		read: func(r reading, e emit) {
+			if r.data != nil {
+				e(truth(r.data.CaughtUp), r.data.Role)
+			}
+		}},
+	{name: "data_mirrored", help: "1 if the other node follows this directory of the primary's.", labels: []string{"directory"},
+		read: directories(func(d admin.Directory) float64 { return truth(d.Mirror != "") })},
+	{name: "data_pending_changes", help: "Changes that the mirror of the directory lacks.", labels: []string{"directory"},
+		read: directories(func(d admin.Directory) float64 { return float64(d.Changes) })},
+	{name: "data_pending_bytes", help: "Bytes that the mirror of the directory lacks.", labels: []string{"directory"},
+		read: directories(func(d admin.Directory) float64 { return float64(d.Bytes) })},
+	{name: "data_waiting", help: "Paths that cannot be mirrored now and are tried again; ten at most are counted.", labels: []string{"directory"},
+		read: directories(func(d admin.Directory) float64 { return float64(len(d.Waiting)) })},
+	{name: "data_refused", help: "1 if the source has stopped rather than empty its mirror.", labels: []string{"directory"},
+		read: directories(func(d admin.Directory) float64 { return truth(d.Refused != "") })},
+	{name: "data_watched", help: "Directories that are watched below this one.", labels: []string{"directory"},
+		read: directories(func(d admin.Directory) float64 { return float64(d.Watched) })},
+	{name: "data_unwatched", help: "Directories whose changes only a comparison sees.", labels: []string{"directory"},
+		read: directories(func(d admin.Directory) float64 { return float64(d.Unwatched) })},
+	{name: "data_overflows", help: "Overflows of the kernel's queue since the mirror's stream began.", labels: []string{"directory"},
+		read: directories(func(d admin.Directory) float64 { return float64(d.Overflows) })},
 	{name: "mail_journal_open", help: "Accepted messages that are not known to be mirrored or relayed.",
 		read: journal(func(j admin.Journal) float64 { return float64(j.Open) })},
 	{name: "mail_journal_refusing", help: "1 if senders are told to try again later.",
@@ -158,12 +184,31 @@ func gates(r reading, e emit) {
 
 // lags are told by those that copy.
 func lags(r reading, e emit) {
-	for _, m := range r.view.Mirrors {
-		e(m.Lag.Seconds(), r.status.Node)
+	lag := func(node string, mirrors []cluster.Mirror) {
+		for _, m := range mirrors {
+			switch {
+			case m.Source:
+			case m.Lag == cluster.Forever:
+				e(math.Inf(1), node)
+			default:
+				e(m.Lag.Seconds(), node)
+			}
+		}
 	}
+	lag(r.status.Node, r.view.Mirrors)
 	for name, peer := range r.view.Peers {
-		for _, m := range peer.Said.Mirrors {
-			e(m.Lag.Seconds(), name)
+		lag(name, peer.Said.Mirrors)
+	}
+}
+
+// directories are told by the primary, while it is one.
+func directories(value func(admin.Directory) float64) func(reading, emit) {
+	return func(r reading, e emit) {
+		if r.data == nil || r.data.Primary == "" {
+			return
+		}
+		for _, d := range r.data.Directories {
+			e(value(d), d.Path)
 		}
 	}
 }
