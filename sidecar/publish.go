@@ -14,18 +14,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"understudy/bootstrap/role"
+	"understudy/sidecar/admin"
 	"understudy/sidecar/cloud/localcloud/site"
 )
 
 func publishCommand() *cobra.Command {
 	var local, repo string
-	var wait time.Duration
+	var wait, mirrored time.Duration
 	cmd := &cobra.Command{
 		Use:   "publish FILE",
 		Short: "Hand a file, such as a Debian package, to the role that publishes files",
 		Long: `Publish hands a file to the primary of the role that has a "publish" program in roles.yaml; in the
 reference cluster that is the package repository, and the file a .deb. Publishing the same file again
-changes nothing.
+changes nothing. It ends when the file lies, synced, on both of the role's nodes: with 3 when it does not in time; the node
+that has it then mirrors it as soon as it can.
 
 So far it reaches nodes of a local cloud (--local NAME). At a provider, use ssh: the program reads the
 file on its standard input.`,
@@ -46,13 +48,34 @@ file on its standard input.`,
 			if err != nil {
 				return err
 			}
-			return publishFile(cmd.Context(), c, dir, args[0], wait, cmd.OutOrStdout())
+			if err := publishFile(cmd.Context(), c, dir, args[0], wait, cmd.OutOrStdout()); err != nil || mirrored == 0 {
+				return err
+			}
+			return untilMirrored(cmd, local, dir, mirrored)
 		},
 	}
 	cmd.Flags().StringVar(&local, "local", "", "name of the local cloud")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for the node to serve")
+	cmd.Flags().DurationVar(&mirrored, "mirrored", 30*time.Second, "wait so long until the file lies on both of the role's nodes; 0s: do not")
 	repoFlag(cmd, &repo)
 	return cmd
+}
+
+// untilMirrored waits until the publishing role's mirror has everything, if the role has data.
+func untilMirrored(cmd *cobra.Command, local, repo string, limit time.Duration) error {
+	r, err := publisher(repo)
+	if err != nil || len(r.Data) == 0 {
+		return err
+	}
+	o := syncOptions{where: where{local: local}, wait: true, timeout: limit}
+	got, err := o.run(cmd.Context(), io.Discard, admin.SyncFor{Role: r.Name})
+	if err == nil {
+		err = o.done(got)
+	}
+	if err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "it lies on one machine only; look with: understudy sync %s --local %s\n", r.Name, local)
+	}
+	return err
 }
 
 // publishFile hands a file to the publishing role's primary in a local cloud, for which it waits up to wait. Should the

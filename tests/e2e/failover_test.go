@@ -229,7 +229,7 @@ func (c *cluster) survives(t *testing.T, survivor string, publish bool) {
 	if publish {
 		deb := blogPackage(t)
 		eventually(t, 2*time.Minute, func() error {
-			_, err := try(t, "publish", "--local", c.name, "--repo", repo(t), deb)
+			_, err := try(t, "publish", "--mirrored", "0s", "--local", c.name, "--repo", repo(t), deb)
 			return err
 		})
 		t.Logf("published again after %v", time.Since(began).Round(100*time.Millisecond))
