@@ -95,6 +95,7 @@ func sharedCluster(t *testing.T) *cluster {
 	if shared.err != nil {
 		t.Fatalf("the cluster does not come up: %v", shared.err)
 	}
+	shared.c.aftermath(t)
 	return shared.c
 }
 
@@ -107,6 +108,7 @@ func newCluster(t *testing.T, name string) *cluster {
 			t.Errorf("take the cluster down: %v\n%s", err, out)
 		}
 	})
+	c.aftermath(t) // before it goes down
 	if err := c.up(t); err != nil {
 		t.Fatalf("the cluster does not come up: %v", err)
 	}
