@@ -37,6 +37,8 @@ type Announcement struct {
 	Holds []Hold
 	// Mirror says of each role's data on this node whether it can be served from; empty where there is none.
 	Mirrors []Mirror
+	// Rollout is what the node makes of the control repo's commits.
+	Rollout Rollout
 	// Want is the planned move that an operator asked this node for, and that is passed on to the holder of the duty.
 	Want []Move
 }
@@ -117,6 +119,31 @@ type Move struct {
 	Duty string
 	From uint64 // the epoch to leave; another one means that it has happened, or is void
 	To   string // empty: whoever is best
+}
+
+// Rollout is how far a node has come with the control repo's commits, which are named by 40 hexadecimal digits.
+type Rollout struct {
+	// Head is the newest commit that the node has accepted: signed by who may, and a descendant of all accepted before. Empty: none is
+	// known.
+	Head string
+	// Ask is the commit that Puppet shall apply, applies, or has applied here and is judged for. Empty: none. Until that is over, no
+	// other node of the role begins.
+	Ask string
+	// Busy: it has begun, with the leave of every other node of the role.
+	Busy bool
+	// Yield is the node of the same role that this one gives leave: it begins nothing itself meanwhile. Empty: nobody.
+	Yield string
+	// Bad are the commits that nobody may apply any more, the oldest known first, MostBad at most.
+	Bad []BadCommit
+}
+
+// MostBad is how many bad commits are told. Older ones have been left behind by then.
+const MostBad = 8
+
+// BadCommit is a commit that broke something.
+type BadCommit struct {
+	Commit string
+	Node   string // where that was found
 }
 
 // Phase is how far a node has come.

@@ -59,6 +59,7 @@ const (
 	NoteStepped  NoteKind = "stepped down"
 	NoteMoved    NoteKind = "moved"
 	NoteMissing  NoteKind = "data missing"
+	NoteCommit   NoteKind = "commit"
 )
 
 // Expect is what an action assumes. The executor reads it afresh right before it acts, and does nothing if it no longer holds.

@@ -14,6 +14,9 @@ type Memory struct {
 	Verdicts map[string]Verdict // by peer
 	// Short is since when fewer than a majority vote here; zero: they are enough.
 	Short cluster.Instant
+	// Yield is the node of the role that this one gives leave to change, Handing why the role's duty must leave this node before it
+	// changes itself. Empty: nobody, and it need not.
+	Yield, Handing string
 }
 
 // Lasting goes to the disk whenever it changes, before anything is said or done about it.
@@ -29,6 +32,8 @@ type Lasting struct {
 	Leases map[string][]Lease `json:"leases,omitempty"`
 	// Data is what this machine knows of its role's data, by duty.
 	Data map[string]Data `json:"data,omitempty"`
+	// Rollout is what it knows of the control repo's commits.
+	Rollout Rollout `json:"rollout,omitzero"`
 }
 
 // Lease is an epoch that somebody may hold by the ledger's word.

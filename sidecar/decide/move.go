@@ -87,6 +87,8 @@ func (t *turn) wanted(d duty, s *Duty) (to, why string) {
 	case d.role != nil && t.Health == cluster.Unhealthy:
 		t.blocked("move of "+d.title(), t.p.Self+" is unhealthy, but no other node is healthier")
 		return "", ""
+	case d.role != nil && t.was.Handing != "" && slices.Contains(d.role.Nodes, t.p.Self):
+		why = t.was.Handing
 	case t.ClockOff && d.role != nil && t.rightClock(d):
 		why = "the clock of " + t.p.Self + " is off"
 	default:

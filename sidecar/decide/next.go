@@ -31,7 +31,8 @@ func Next(v View, m Memory, p Policy) Decision {
 	t.readLedger()
 	t.readMachines()
 	t.publish()
-	t.out.Memory = Memory{Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts, Short: t.shortSince}
+	t.rollout()
+	t.out.Memory = Memory{Yield: t.rolling.Yield, Handing: t.handing, Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts, Short: t.shortSince}
 	t.out.Say = t.say()
 	v.Room.seen = t.room
 	t.out.LookAgain = max(t.look, v.Now.Add(time.Millisecond))
@@ -57,6 +58,8 @@ type turn struct {
 	// shortSince is since when fewer than a majority vote here; zero: they are enough.
 	shortSince cluster.Instant
 	short      bool // a duty lacks a majority, so the ledger and the provider matter
+	rolling    cluster.Rollout
+	handing    string // why the role's duty must go to another node before Puppet runs here
 	out        Decision
 }
 
@@ -205,5 +208,5 @@ func raise(epochs map[string]uint64, duty string, to uint64) map[string]uint64 {
 // Equal says that two hold the same, so that nothing needs to be written.
 func (l Lasting) Equal(other Lasting) bool {
 	return l.Voted == other.Voted && maps.Equal(l.Epochs, other.Epochs) && maps.Equal(l.Promised, other.Promised) &&
-		maps.EqualFunc(l.Leases, other.Leases, slices.Equal[[]Lease]) && maps.Equal(l.Data, other.Data)
+		maps.EqualFunc(l.Leases, other.Leases, slices.Equal[[]Lease]) && maps.Equal(l.Data, other.Data) && l.Rollout.Equal(other.Rollout)
 }

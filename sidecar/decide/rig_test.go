@@ -33,6 +33,7 @@ type rig struct {
 	gone       map[string]bool
 	cloud      *rigCloud      // nil: machines are only asked about
 	data       *rigData       // nil: nothing mirrors
+	puppet     *rigPuppet     // nil: nobody follows the control repo
 	worst      map[string]int // role → most open gates at one instant
 	holderOf   map[string]string
 	opened     map[string][]string // role → who had its gate open, one after the other
@@ -151,6 +152,9 @@ func (g *rig) step() {
 	if g.data != nil {
 		g.data.step()
 	}
+	if g.puppet != nil {
+		g.puppet.step()
+	}
 	g.watch()
 }
 
@@ -219,6 +223,9 @@ func (g *rig) turn(n *rigNode) {
 		}
 		if g.cloud != nil && !g.ledgerAway {
 			g.cloud.act(n, a)
+		}
+		if g.puppet != nil {
+			g.puppet.act(n, a)
 		}
 	}
 	if !sameSay(d.Say, n.said) {

@@ -11,7 +11,7 @@ import (
 func (t *turn) say() cluster.Announcement {
 	a := cluster.Announcement{
 		Claim: t.Claim.Epoch, Machine: t.Machine, Private: t.Private, Public: t.Public, Phase: t.phase(), Health: t.ownHealth(),
-		Voting: t.votes, Paused: t.Orders.Pause, Commit: t.Commit, ClockOff: t.ClockOff, Mirrors: t.mirrors(),
+		Voting: t.votes, Paused: t.Orders.Pause, Commit: t.Commit, ClockOff: t.ClockOff, Mirrors: t.mirrors(), Rollout: t.rolling,
 	}
 	names := make([]string, 0, len(t.duties))
 	for name := range t.duties {

@@ -24,7 +24,8 @@ type View struct {
 	Health          cluster.Health // of the checks that apply to the present duty, after hysteresis
 	// StandbyHealth is the same of standby_health, where that differs; else equal to Health.
 	StandbyHealth cluster.Health
-	Commit        string
+	Commit        string // that Puppet has applied here
+	Rollout       RolloutReading
 	ClockOff      bool
 	// Mirrors is the state of this node's role's data, without what decide adds (Synced, From). Whoever mirrors knows it from the
 	// first turn on, since it lies beside the data. Empty: nothing mirrors here, which decides nothing.
@@ -185,4 +186,6 @@ type Orders struct {
 	Moves []cluster.Move
 	// Leave: the node is to give up every duty, because its sidecar or machine is going down.
 	Leave bool
+	// Without is a commit that a role takes although nodes of it are missing. Empty: none.
+	Without string
 }

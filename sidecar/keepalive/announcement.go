@@ -38,6 +38,12 @@ const (
 	flagComplete
 )
 
+// Flags of a rollout.
+const (
+	flagBusy    = 1 << iota
+	flagCurrent // the newest commit is the applied one
+)
+
 // lag is what changes in a mirror from beat to beat.
 type lag struct {
 	caughtUp bool
@@ -70,9 +76,36 @@ func appendAnnouncement(b []byte, a cluster.Announcement) []byte {
 		b = append(b, flagIf(m.Source, flagSource)|flagIf(m.Complete, flagComplete))
 		return binary.AppendUvarint(binary.AppendUvarint(b, m.Synced), m.From)
 	})
+	b = appendRollout(b, a.Rollout, a.Commit)
 	return appendList(b, a.Want, func(b []byte, m cluster.Move) []byte {
 		return appendString(binary.AppendUvarint(appendString(b, m.Duty), m.From), m.To)
 	})
+}
+
+// appendRollout spares what is mostly so: the newest commit is the applied one, and nobody asks for anything.
+func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
+	current := x.Head == applied
+	b = append(b, flagIf(x.Busy, flagBusy)|flagIf(current, flagCurrent))
+	if !current {
+		b = appendString(b, x.Head)
+	}
+	b = appendString(appendString(b, x.Ask), x.Yield)
+	return appendList(b, x.Bad, func(b []byte, bad cluster.BadCommit) []byte {
+		return appendString(appendString(b, bad.Commit), bad.Node)
+	})
+}
+
+func (r *reader) rollout(applied string) cluster.Rollout {
+	f := r.upTo(flagBusy | flagCurrent)
+	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0}
+	if f&flagCurrent == 0 {
+		x.Head = r.string()
+		r.bad = r.bad || x.Head == applied // there is one way to write a thing
+	}
+	x.Ask, x.Yield = r.string(), r.string()
+	x.Bad = list(r, func(r *reader) cluster.BadCommit { return cluster.BadCommit{Commit: r.string(), Node: r.string()} })
+	r.bad = r.bad || len(x.Bad) > cluster.MostBad
+	return x
 }
 
 func flagIf(set bool, flag byte) byte {
@@ -141,6 +174,7 @@ func decodeAnnouncement(b []byte) (cluster.Announcement, error) {
 		m.Synced, m.From = r.varint(), r.varint()
 		return m
 	})
+	a.Rollout = r.rollout(a.Commit)
 	a.Want = list(r, func(r *reader) cluster.Move {
 		return cluster.Move{Duty: r.string(), From: r.varint(), To: r.string()}
 	})
