@@ -20,7 +20,7 @@ func (b builder) status() Status {
 	p, v, d := b.p, b.v, b.d
 	st := Status{
 		Node: p.Self, Paused: d.Say.Paused || v.Orders.Pause, Coordinator: b.duty(cluster.Coordinator).actor(),
-		Majority: b.majority(), Ledger: b.ledger(), Blocked: blocked(p, d), Doing: b.doing(),
+		Majority: b.majority(), Ledger: b.ledger(), Blocked: blocked(p, d), Doing: append(b.doing(), b.trying()...), Rollout: b.rollout(),
 		Checks: []Check{}, Asked: []string{}, Mute: []string{},
 	}
 	for _, r := range p.Roles {

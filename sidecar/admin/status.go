@@ -30,6 +30,7 @@ type Status struct {
 	Coordinator string    `json:"coordinator"`         // who publishes the names; empty: nobody
 	Majority    Majority  `json:"majority"`
 	Ledger      Ledger    `json:"ledger"`
+	Rollout     Rollout   `json:"rollout"`
 	Zones       []Zone    `json:"zones"`
 	// Checks are the health checks of this node.
 	Checks []Check `json:"checks"`

@@ -144,7 +144,12 @@ const MostBad = 8
 type BadCommit struct {
 	Commit string
 	Node   string // where that was found
+	// Why is the reason, at most MostWhy bytes, told by that node while it is its newest commit.
+	Why string
 }
+
+// MostWhy is how long a reason in a beat may be, in bytes.
+const MostWhy = 160
 
 // Phase is how far a node has come.
 type Phase uint8

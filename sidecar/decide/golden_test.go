@@ -53,7 +53,7 @@ func saying(v *View, node string, f func(*cluster.Announcement)) {
 }
 
 func decisionCases() []decisionCase {
-	return append(dataCases(), []decisionCase{
+	return append(append(dataCases(), rolloutCases()...), []decisionCase{
 		{"rest", "primary at rest", "lb1", three, false, func(g *rig, v *View, m *Memory, p *Policy) {}},
 		{"rest", "standby at rest", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {}},
 		{"S1", "another machine has our name", "lb1", three, true, func(g *rig, v *View, m *Memory, p *Policy) {
@@ -268,6 +268,16 @@ func render(v View, d Decision) string {
 		fmt.Fprintf(&b, "note    %s: %s\n", x.Kind, x.Text)
 	}
 	fmt.Fprintf(&b, "say     %s, voting %v", d.Say.Phase, d.Say.Voting)
+	if x := d.Say.Rollout; x.Busy {
+		fmt.Fprintf(&b, "; tries %.8s", x.Ask)
+	} else if x.Ask != "" {
+		fmt.Fprintf(&b, "; asks for %.8s", x.Ask)
+	} else if x.Yield != "" {
+		fmt.Fprintf(&b, "; gives leave to %s", x.Yield)
+	}
+	for _, x := range d.Say.Rollout.Bad {
+		fmt.Fprintf(&b, "; %.8s is bad (%s)", x.Commit, x.Node)
+	}
 	for _, x := range d.Say.Promises {
 		fmt.Fprintf(&b, "; promise %s %d to %s", x.Duty, x.Epoch, x.Holder)
 		if !x.Clear {

@@ -57,7 +57,7 @@ type Try struct {
 type Bad struct {
 	Commit string `json:"commit"`
 	Node   string `json:"node"`
-	Why    string `json:"why,omitempty"` // known at that node only
+	Why    string `json:"why,omitempty"` // empty: that node has not said it yet
 }
 
 // Equal says that two hold the same.
@@ -102,7 +102,11 @@ func (t *turn) rollout() {
 	t.heedBad()
 	said := &t.rolling
 	for _, b := range t.lasting.Rollout.Bad {
-		said.Bad = append(said.Bad, cluster.BadCommit{Commit: b.Commit, Node: b.Node})
+		told := cluster.BadCommit{Commit: b.Commit, Node: b.Node}
+		if b.Node == t.p.Self && b.Commit == t.Rollout.Head {
+			told.Why = clip(b.Why)
+		}
+		said.Bad = append(said.Bad, told)
 	}
 	if r == nil || t.Rollout.Head == "" {
 		return
@@ -131,14 +135,18 @@ func (t *turn) heedBad() {
 			continue
 		}
 		for _, b := range t.said(k).Rollout.Bad {
-			t.condemn(b.Commit, b.Node, "")
+			t.condemn(b.Commit, b.Node, b.Why)
 		}
 	}
 }
 
 // condemn remembers that a commit is bad. The first one who says so is believed.
 func (t *turn) condemn(commit, node, why string) {
-	if t.bad(commit) != nil {
+	if known := t.bad(commit); known != nil && (known.Why != "" || why == "" || known.Node != node) {
+		return
+	} else if known != nil {
+		t.lasting.Rollout.Bad = slices.Clone(t.lasting.Rollout.Bad)
+		t.bad(commit).Why = why
 		return
 	}
 	all := append(slices.Clone(t.lasting.Rollout.Bad), Bad{Commit: commit, Node: node, Why: why})
@@ -157,6 +165,11 @@ func (t *turn) bad(commit string) *Bad {
 		}
 	}
 	return nil
+}
+
+// clip cuts a reason to what fits a beat, between two characters.
+func clip(why string) string {
+	return strings.ToValidUTF8(why[:min(len(why), cluster.MostWhy)], "")
 }
 
 // brief is a commit for people.

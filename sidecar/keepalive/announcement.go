@@ -91,7 +91,7 @@ func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
 	}
 	b = appendString(appendString(b, x.Ask), x.Yield)
 	return appendList(b, x.Bad, func(b []byte, bad cluster.BadCommit) []byte {
-		return appendString(appendString(b, bad.Commit), bad.Node)
+		return appendString(appendString(appendString(b, bad.Commit), bad.Node), bad.Why)
 	})
 }
 
@@ -103,7 +103,11 @@ func (r *reader) rollout(applied string) cluster.Rollout {
 		r.bad = r.bad || x.Head == applied // there is one way to write a thing
 	}
 	x.Ask, x.Yield = r.string(), r.string()
-	x.Bad = list(r, func(r *reader) cluster.BadCommit { return cluster.BadCommit{Commit: r.string(), Node: r.string()} })
+	x.Bad = list(r, func(r *reader) cluster.BadCommit {
+		bad := cluster.BadCommit{Commit: r.string(), Node: r.string(), Why: r.string()}
+		r.bad = r.bad || len(bad.Why) > cluster.MostWhy
+		return bad
+	})
 	r.bad = r.bad || len(x.Bad) > cluster.MostBad
 	return x
 }

@@ -192,6 +192,8 @@ func timeout(a decide.Action) time.Duration {
 		return 5 * time.Second
 	case decide.Create:
 		return hireTimeout
+	case decide.Rehearse, decide.Apply:
+		return 2 * time.Hour // whoever runs Puppet has a limit of its own
 	case decide.PrimaryUnits:
 		return 100 * time.Second // systemd's own limit for a start is 90 s (systemd.service(5), TimeoutStartSec=)
 	}
@@ -206,6 +208,8 @@ func pause(a decide.Action) time.Duration {
 		return 20 * time.Millisecond
 	case decide.ReadMachine, decide.ReadList, decide.PowerOff, decide.Create, decide.Delete, decide.AssignReserved, decide.UpdateZone, decide.StartDrain:
 		return time.Second // MachineReading.Same counts answers a second apart
+	case decide.Rehearse:
+		return 10 * time.Second
 	case decide.ReadHolder, decide.ReadZone:
 		return 250 * time.Millisecond
 	}

@@ -72,6 +72,10 @@ type Loop struct {
 	told    teller
 	said    notifier
 
+	// What is known of runs and commits.
+	rehearsed, applied ran
+	missing            []string
+
 	troubles troubles
 	beats    heartbeats
 	book     peerBook
@@ -277,6 +281,7 @@ func (l *Loop) observe(now cluster.Instant) (decide.View, uint64) {
 	if l.world.Clock != nil {
 		v.ClockOff = l.told.clock(l.world.Clock())
 	}
+	l.readRollout(&v)
 	l.gates.fill(&v)
 	l.mu.Lock()
 	v.Orders = l.orders

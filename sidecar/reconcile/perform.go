@@ -33,6 +33,10 @@ func (l *Loop) perform(ctx context.Context, a decide.Action) error {
 		return l.countSockets(ctx, a)
 	case decide.Settle:
 		return l.settle(ctx, a)
+	case decide.Rehearse:
+		return l.rehearse(ctx, a)
+	case decide.Apply:
+		return l.apply(ctx, a)
 	case decide.ReadLedger:
 		return l.readLedger(ctx)
 	case decide.WriteDuty:

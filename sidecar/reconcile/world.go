@@ -28,6 +28,7 @@ type World struct {
 	Data     Data
 	Ledger   Ledger
 	Provider Provider
+	Puppet   Puppet
 	// Here asks the machine's own metadata whether the role's reserved address leads to it.
 	Here func(ctx context.Context, address netip.Addr) (bool, error)
 	// Zones are the places where names are published, by decide.Zone's key.

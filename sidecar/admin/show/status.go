@@ -15,6 +15,7 @@ import (
 func Status(st admin.Status, look Look) string {
 	p := newPage(look)
 	p.headline(st)
+	p.rollout(st.Rollout)
 	if len(st.Doing) > 0 {
 		p.heading("Being done")
 		for _, s := range st.Doing {
@@ -53,6 +54,20 @@ func (p *page) headline(st admin.Status) {
 			by = "anybody who was asked"
 		}
 		p.line(2, plain, "nothing is being done about it by "+by)
+	}
+}
+
+// rollout says how far the newest commit is, unless it is everywhere.
+func (p *page) rollout(r admin.Rollout) {
+	if r.Refused != "" {
+		p.line(0, alert, "a push is refused: "+r.Refused)
+	}
+	if text := r.Line(); text != "" {
+		tone := plain
+		if r.Held != "" {
+			tone = alert
+		}
+		p.line(0, tone, text)
 	}
 }
 
