@@ -100,17 +100,11 @@ func (a Apply) Key() string { return "puppet" }
 func (t *turn) rollout() {
 	r := t.p.role()
 	t.heedBad()
-	said := &t.rolling
-	for _, b := range t.lasting.Rollout.Bad {
-		told := cluster.BadCommit{Commit: b.Commit, Node: b.Node}
-		if b.Node == t.p.Self && b.Commit == t.Rollout.Head {
-			told.Why = clip(b.Why)
-		}
-		said.Bad = append(said.Bad, told)
-	}
+	defer t.tellBad()
 	if r == nil || t.Rollout.Head == "" {
 		return
 	}
+	said := &t.rolling
 	said.Head = t.Rollout.Head
 	if t.Rollout.Refused != "" {
 		t.blocked("the newest commit", t.Rollout.Refused)
@@ -137,6 +131,17 @@ func (t *turn) heedBad() {
 		for _, b := range t.said(k).Rollout.Bad {
 			t.condemn(b.Commit, b.Node, b.Why)
 		}
+	}
+}
+
+// tellBad says which commits are bad, also what this turn has found out.
+func (t *turn) tellBad() {
+	for _, b := range t.lasting.Rollout.Bad {
+		told := cluster.BadCommit{Commit: b.Commit, Node: b.Node}
+		if b.Node == t.p.Self && b.Commit == t.Rollout.Head {
+			told.Why = clip(b.Why)
+		}
+		t.rolling.Bad = append(t.rolling.Bad, told)
 	}
 }
 

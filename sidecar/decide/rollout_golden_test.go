@@ -13,7 +13,9 @@ func pushed(v *View) {
 	v.Rollout = RolloutReading{Head: newCommit, Rehearsed: RunReading{ID: "1", Commit: newCommit, At: v.Now, Good: true, Judged: true, Changes: 3}}
 	for _, k := range []string{"lb1", "lb2", "lb3"} {
 		if _, ok := v.Peers[k]; ok {
-			saying(v, k, func(a *cluster.Announcement) { a.Commit, a.Rollout.Head, a.Phase = oldCommit, newCommit, cluster.Serving })
+			saying(v, k, func(a *cluster.Announcement) {
+				a.Commit, a.Rollout.Head, a.Phase = oldCommit, newCommit, cluster.Serving
+			})
 		}
 	}
 }

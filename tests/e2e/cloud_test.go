@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -62,15 +63,30 @@ func repo(t testing.TB) string {
 	return dir
 }
 
-// freePort finds a port of the loopback that nobody listens on.
+// handedOut are the ports that freePort has given away.
+var handedOut = map[int]bool{}
+
+// freePort finds an address on the host that nobody listens on, each time another one. It lies below the range from which the kernel
+// takes ports for connections by itself (ip(7), ip_local_port_range), so that none takes it until it is used.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		if handedOut[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue // somebody else has it
+		}
+		handedOut[port] = true
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // cluster is a local cloud with the reference cluster serving in it.
