@@ -84,6 +84,9 @@ type boot struct {
 	scratch string // of -noop
 	lent    bool   // -noop has laid out the secrets, which Puppet must read, and takes them away again
 	outcome *converge.Outcome
+
+	before   progress.Record // of -apply: the record of the first boot, as it is
+	restarts bool            // -apply wants to know what the run does to units
 }
 
 // steps are the parts of a bootstrap, in their order.

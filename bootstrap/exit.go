@@ -40,7 +40,7 @@ var exitMeanings = []struct {
 	{exitUnexpected, "something unexpected, or stopped by a signal"},
 	{exitUsage, "a mistake on the command line or in the configuration"},
 	{exitNoHostname, "no hostname: neither the kernel nor the metadata service has one for us"},
-	{exitUnknownHost, "the hostname is in no role of roles.yaml"},
+	{exitUnknownHost, "the hostname is in no role of roles.yaml, or in another than this machine has"},
 	{exitJoinRefused, "the join was refused, or the ticket is broken"},
 	{exitJoinUnreachable, "no peer answered the join, or no operator came to hand over the identity"},
 	{exitNoSource, "no source of the control repo can be used"},

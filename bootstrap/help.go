@@ -13,11 +13,19 @@ or the machine reboots. By hand it does the same, and tells you what it does:
   understudy-bootstrap           become the node, or take the newest commit if this machine is one already
   understudy-bootstrap -noop     only show what would be done; nothing is changed
 
+The sidecar starts it for every push and for drift, in a unit of its own (understudy-apply.service):
+
+  understudy-bootstrap -apply COMMIT [-noop] -result FILE
+                                 on a node: role, secrets, facts and one Puppet run from a release that is on the
+                                 disk; FILE says how it went. After a good run the commit is the one in force
+
 Flags:
   -config FILE   what to know before the control repo is there (default /etc/understudy/bootstrap.yaml)
   -role ROLE     be this role, whatever the hostname says
   -noop          find the role, fetch and verify the control repo into a scratch directory, and show what
                  Puppet would change
+  -apply COMMIT  the release to apply, by its full hash; needs -result
+  -result FILE   where to write, as JSON, how -apply went; an absolute path
   -version       print the version
   -help          print this
 
@@ -35,7 +43,8 @@ The configuration, with the defaults:
 Where to look:
   /var/lib/understudy/bootstrap.json    the steps that are done, what is waited for, and the last failure
   /var/lib/understudy/bootstrap.done    exists once this machine is its node; remove it to start over at boot
-  journalctl -u understudy-bootstrap    everything it said; PHASE=puppet selects one phase
+  /var/lib/understudy/apply.json        how the newest -apply by the sidecar went
+  journalctl -t understudy-bootstrap    everything it said; PHASE=puppet selects one phase
 
 Exit codes:
 `

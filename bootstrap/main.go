@@ -59,6 +59,7 @@ type surroundings struct {
 // options are the command line.
 type options struct {
 	config, role  string
+	apply, result string // a commit, and where to write how it went
 	noop, version bool
 }
 
@@ -69,6 +70,8 @@ func start(ctx context.Context, args []string, s surroundings) int {
 	flags.SetOutput(s.stderr)
 	flags.StringVar(&o.config, "config", "/etc/understudy/bootstrap.yaml", "")
 	flags.StringVar(&o.role, "role", "", "")
+	flags.StringVar(&o.apply, "apply", "", "")
+	flags.StringVar(&o.result, "result", "", "")
 	flags.BoolVar(&o.noop, "noop", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
 	flags.Usage = func() {}
@@ -85,6 +88,11 @@ func start(ctx context.Context, args []string, s surroundings) int {
 	case o.version:
 		fmt.Fprintln(s.stdout, programName, version())
 		return exitDone
+	case o.misused() != "":
+		fmt.Fprintln(s.stderr, o.misused()+"; see understudy-bootstrap -help")
+		return exitUsage
+	case o.apply != "":
+		return apply(ctx, o, s)
 	}
 	cfg, err := LoadConfig(o.config)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"understudy/bootstrap/progress"
 )
 
-const runByHand = "see journalctl -u understudy-bootstrap PHASE=puppet"
+const runByHand = "see journalctl -t understudy-bootstrap PHASE=puppet"
 
 // sayEvery is how often observers are told what Puppet is doing; the log has every line.
 const sayEvery = 500 * time.Millisecond
@@ -28,7 +28,7 @@ func runPuppet(ctx context.Context, b *boot) (string, error) {
 	var said time.Time
 	p := b.cfg.Patience
 	o, err := b.puppet.Apply(ctx, converge.Run{
-		Release: b.release, Commit: b.engine.record.Commit, Noop: b.noop, Scratch: b.scratch, Preloaded: loaded,
+		Release: b.release, Commit: b.engine.record.Commit, Noop: b.noop, Scratch: b.scratch, Preloaded: loaded, Restarts: b.restarts,
 		Timeout: p.Puppet, LockWait: p.PuppetLock, DpkgWait: p.DpkgLock,
 		OnLine: func(l converge.Line) {
 			b.heard(l)

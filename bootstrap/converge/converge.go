@@ -88,6 +88,8 @@ type Run struct {
 	LockWait time.Duration
 	// DpkgWait is how long apt waits for dpkg's lock inside the run. Zero: 2 minutes.
 	DpkgWait time.Duration
+	// Restarts makes the Outcome say what the run does to units. Puppet then leaves a copy of the catalog for us.
+	Restarts bool
 	// OnLine is told what Puppet says, as it says it. Nil: nobody is told.
 	OnLine func(Line)
 	// Preloaded is a Puppet that has been loaded meanwhile. Nil: a plain run. It is used up by the run,
@@ -139,7 +141,15 @@ func (p Puppet) Apply(ctx context.Context, r Run) (Outcome, error) {
 	o := Outcome{ExitCode: res.ExitCode, Took: time.Since(began), Preloaded: preloaded,
 		UserCPU: res.UserCPU, SystemCPU: res.SystemCPU, MaxRSS: res.MaxRSS}
 	o.Summary, o.summaryErr = readSummary(files.summary, ownVersion)
-	o.Failures = readFailures(files.report, r.Release)
+	told := readReport(files.report)
+	o.Failures = told.failures(r.Release)
+	if r.Restarts {
+		c, err := files.takeCatalog()
+		if err != nil {
+			return Outcome{}, fmt.Errorf("remove the copy of the catalog: %w", err)
+		}
+		o.Restarts = told.restarts(c)
+	}
 	o.judge(r, err, heard)
 	return o, nil
 }
@@ -172,6 +182,7 @@ func (p Puppet) prepare(ctx context.Context, r Run) (unlock func(), err error) {
 // runFiles are the files that one run writes for us.
 type runFiles struct {
 	dir, summary, report, aptConf string
+	catalogs                      string // of a run with Restarts: Puppet's client_datadir
 }
 
 func (p Puppet) files(r Run) (runFiles, error) {
@@ -186,7 +197,7 @@ func (p Puppet) files(r Run) (runFiles, error) {
 		dir = filepath.Join(r.Scratch, "state")
 	}
 	return runFiles{dir, filepath.Join(dir, "last_run_summary.yaml"), filepath.Join(dir, "last_run_report.yaml"),
-		filepath.Join(dir, "apt.conf")}, nil
+		filepath.Join(dir, "apt.conf"), filepath.Join(dir, "catalogs")}, nil
 }
 
 // clear removes what an earlier run left, so that whatever is there afterwards is this run's. This is
@@ -199,6 +210,9 @@ func (f runFiles) clear(r Run) error {
 		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove the last run's summary: %w", err)
 		}
+	}
+	if err := os.RemoveAll(f.catalogs); err != nil {
+		return fmt.Errorf("remove the last run's catalog: %w", err)
 	}
 	wait := r.DpkgWait
 	if wait == 0 {
@@ -224,6 +238,9 @@ func arguments(r Run, f runFiles) (args []string, version string, err error) {
 		"--config_version=/bin/echo " + r.Commit,
 		"--lastrunfile=" + f.summary, "--lastrunreport=" + f.report,
 		"--logdest=console", "--color=false"}
+	if r.Restarts {
+		args = append(args, "--catalog_cache_terminus=json", "--client_datadir="+f.catalogs)
+	}
 	if r.Noop {
 		args = append(args, "--noop", "--show_diff")
 		for _, setting := range []string{"vardir", "rundir", "logdir", "ssldir", "publicdir"} {

@@ -27,6 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type recording struct {
 	res             command.Result
 	summary, report string
+	catalog         string // which Puppet leaves when it is told to
 }
 
 func load(t *testing.T, name string) recording {
@@ -37,6 +38,7 @@ func load(t *testing.T, name string) recording {
 	}
 	head, files, _ := strings.Cut(string(data), "-- summary\n")
 	var r recording
+	files, r.catalog, _ = strings.Cut(files, "-- catalog\n")
 	r.summary, r.report, _ = strings.Cut(files, "-- report\n")
 	for line := range strings.Lines(head) {
 		if rest, ok := strings.CutPrefix(line, "stdout: "); ok {
@@ -64,6 +66,7 @@ func playing(t *testing.T, r recording) (Puppet, *command.Fake) {
 	fake := &command.Fake{Script: func(c command.Cmd) (command.Result, error) {
 		writeAs(t, c.Args, "--lastrunfile=", r.summary)
 		writeAs(t, c.Args, "--lastrunreport=", r.report)
+		leaveCatalog(t, c.Args, r.catalog)
 		return r.res, nil
 	}}
 	return Puppet{Runner: fake, Binary: "/usr/bin/puppet", Paths: testPaths(t)}, fake

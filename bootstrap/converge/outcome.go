@@ -60,6 +60,8 @@ type Outcome struct {
 	Summary *Summary
 	// Failures are the resources that failed, in the order in which they did.
 	Failures []Failure
+	// Restarts are what the run did to units, or would have done. Only for a Run that asked for it.
+	Restarts []Restart
 	// Took is the wall time from the handing over of the arguments to the end.
 	Took time.Duration
 	// UserCPU and SystemCPU include Puppet's children, and the loading where the run was Preloaded.

@@ -41,6 +41,8 @@ type Summary struct {
 		Config  float64 `yaml:"config_retrieval"`
 		Apply   float64 `yaml:"catalog_application"`
 		Total   float64 `yaml:"total"`
+		// Types are the seconds that the resources of each type took, such as "package", and Puppet's own other phases.
+		Types map[string]float64 `yaml:",inline"`
 	} `yaml:"time"`
 }
 
@@ -80,49 +82,4 @@ func readBounded(path string) ([]byte, error) {
 		err = fmt.Errorf("larger than %d bytes", maxSummary)
 	}
 	return data, err
-}
-
-// readFailures lists the failed resources of the report at path in the report's order, which is the order
-// of the run. A missing or unreadable report gives none: what Puppet said on the console then stands in.
-func readFailures(path, release string) []Failure {
-	data, err := readBounded(path)
-	if err != nil {
-		return nil
-	}
-	var report struct {
-		Statuses yaml.Node `yaml:"resource_statuses"`
-	}
-	if yaml.Unmarshal(data, &report) != nil || report.Statuses.Kind != yaml.MappingNode {
-		return nil
-	}
-	var failures []Failure
-	for i := 0; i+1 < len(report.Statuses.Content); i += 2 {
-		var status struct {
-			Failed          bool   `yaml:"failed"`
-			FailedToRestart bool   `yaml:"failed_to_restart"`
-			File            string `yaml:"file"`
-			Line            string `yaml:"line"`
-			Events          []struct {
-				Status  string `yaml:"status"`
-				Message string `yaml:"message"`
-			} `yaml:"events"`
-		}
-		if report.Statuses.Content[i+1].Decode(&status) != nil || !status.Failed && !status.FailedToRestart {
-			continue
-		}
-		f := Failure{Resource: report.Statuses.Content[i].Value}
-		if status.File != "" {
-			f.Place = tidy(status.File, release) + ":" + status.Line
-		}
-		if status.FailedToRestart {
-			f.Message = "could not be restarted"
-		}
-		for _, e := range status.Events {
-			if e.Status == "failure" {
-				f.Message = reason(tidy(e.Message, release))
-			}
-		}
-		failures = append(failures, f)
-	}
-	return failures
 }
