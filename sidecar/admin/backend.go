@@ -23,6 +23,10 @@ type Backend interface {
 	Wish(ctx context.Context, w cluster.Wish) error
 	// Sync tells how this node's role's data are mirrored, of which it is the primary, and does what is asked. It takes as long as f.Wait.
 	Sync(ctx context.Context, f SyncFor) (RoleData, error)
+	// Look makes this node look for a newer commit at once, and does not wait for what it finds.
+	Look()
+	// Runs are the newest runs of Puppet on this node, the newest first.
+	Runs() []PuppetRun
 	// Incidents reads the ledger's incidents, oldest first. An error may say that there is no ledger.
 	Incidents(ctx context.Context) ([]Incident, error)
 	// Destroy carries out an order of chaos, after everything that could speak against it was read afresh. Other than the rest

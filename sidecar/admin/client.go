@@ -112,6 +112,16 @@ func (c *Client) Sync(ctx context.Context, f SyncFor) (Synced, error) {
 	return order[Synced](ctx, c, "sync", f)
 }
 
+// Apply has the node look for a newer commit.
+func (c *Client) Apply(ctx context.Context, a Apply) (Applying, error) {
+	return order[Applying](ctx, c, "apply", a)
+}
+
+// Runs asks for the node's newest runs of Puppet.
+func (c *Client) Runs(ctx context.Context) (Runs, error) {
+	return ask[Runs](ctx, c, "runs")
+}
+
 // Remembered asks for what the node knows to have been in the ledger.
 func (c *Client) Remembered(ctx context.Context) (Remembered, error) {
 	return ask[Remembered](ctx, c, "ledger")

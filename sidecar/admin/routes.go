@@ -45,6 +45,8 @@ func (s *Server) Handler(from Origin) http.Handler {
 	mux.HandleFunc("POST /v1/recover", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.wish(r, toKeep)) })
 	mux.HandleFunc("POST /v1/discard", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.wish(r, toDiscard)) })
 	mux.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.sync(r)) })
+	mux.HandleFunc("POST /v1/apply", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusAccepted)(s.apply(r)) })
+	mux.HandleFunc("GET /v1/runs", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK)(s.runs()) })
 	mux.HandleFunc("GET /v1/ledger", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK)(s.remembered()) })
 	mux.HandleFunc("POST /v1/ledger/reseed", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK)(s.reseed(r)) })
 	mux.HandleFunc("GET /healthz", s.healthz)

@@ -19,6 +19,8 @@ type RolloutReading struct {
 	Refused string
 	// Rehearsed is the newest run without effects, Applied the newest real one.
 	Rehearsed, Applied RunReading
+	// Stale: this sidecar has read another commit's roles.yaml or secrets than the one that is applied.
+	Stale bool
 	// Drifted: it is time to see whether the node is still as its commit wants it.
 	Drifted bool
 }
@@ -88,6 +90,12 @@ type Apply struct {
 	// After is the ID of the newest run that the decision knows: once there is another one, nothing is begun.
 	After string
 }
+
+// Restart ends this sidecar once its duties have moved; it is started again with the applied commit's roles.yaml and secrets.
+type Restart struct{ Reason }
+
+// Key names what the action is about.
+func (a Restart) Key() string { return "sidecar" }
 
 // Key is one for both, because there is one Puppet.
 func (a Rehearse) Key() string { return "puppet" }
@@ -381,6 +389,8 @@ func (t *turn) bake(r *Role, run RunReading) {
 	try := &t.lasting.Rollout.Try
 	since := max(run.At, t.Started)
 	switch after := t.Now.Sub(since); {
+	case t.Rollout.Stale:
+		t.act(Restart{Reason: Reason(fmt.Sprintf("commit %s changes roles.yaml or the secrets", brief(run.Commit)))})
 	case after < bake:
 		t.at(since.Add(bake) + 1)
 	case t.ownHealth() == cluster.Healthy:

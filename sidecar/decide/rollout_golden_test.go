@@ -64,6 +64,10 @@ func rolloutCases() []decisionCase {
 			after(g, v, patience)
 			v.Health, v.StandbyHealth = cluster.Unhealthy, cluster.Unhealthy
 		}},
+		{"S10", "the commit changes roles.yaml", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {
+			trying(v, m, RunReading{ID: "3", Commit: newCommit, At: v.Now, Good: true, Judged: true})
+			v.Commit, v.Rollout.Stale = newCommit, true
+		}},
 		{"S10", "the node is healthy after the run", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {
 			trying(v, m, RunReading{ID: "3", Commit: newCommit, At: v.Now.Add(-bake), Good: true, Judged: true})
 			v.Commit = newCommit

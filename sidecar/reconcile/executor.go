@@ -208,7 +208,7 @@ func pause(a decide.Action) time.Duration {
 		return 20 * time.Millisecond
 	case decide.ReadMachine, decide.ReadList, decide.PowerOff, decide.Create, decide.Delete, decide.AssignReserved, decide.UpdateZone, decide.StartDrain:
 		return time.Second // MachineReading.Same counts answers a second apart
-	case decide.Rehearse:
+	case decide.Rehearse, decide.Restart:
 		return 10 * time.Second
 	case decide.ReadHolder, decide.ReadZone:
 		return 250 * time.Millisecond

@@ -37,6 +37,12 @@ func (l *Loop) perform(ctx context.Context, a decide.Action) error {
 		return l.rehearse(ctx, a)
 	case decide.Apply:
 		return l.apply(ctx, a)
+	case decide.Restart:
+		if l.world.Restart == nil {
+			return ErrMissing
+		}
+		l.world.Restart()
+		return nil
 	case decide.ReadLedger:
 		return l.readLedger(ctx)
 	case decide.WriteDuty:

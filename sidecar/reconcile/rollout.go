@@ -27,6 +27,7 @@ type Commits struct {
 	Head    string
 	InOrder bool
 	Refused string
+	Stale   bool
 	Drifted bool
 }
 
@@ -61,7 +62,7 @@ func (l *Loop) readRollout(v *decide.View) {
 	}
 	c := l.world.Puppet.Commits()
 	v.Rollout = decide.RolloutReading{
-		Head: c.Head, InOrder: c.InOrder, Refused: c.Refused, Drifted: c.Drifted,
+		Head: c.Head, InOrder: c.InOrder, Refused: c.Refused, Stale: c.Stale, Drifted: c.Drifted,
 		Rehearsed: l.rehearsed.notice(l.world.Puppet.Newest(true), v.Now), Applied: l.applied.notice(l.world.Puppet.Newest(false), v.Now),
 	}
 	l.tellMissing(v)

@@ -29,6 +29,8 @@ type World struct {
 	Ledger   Ledger
 	Provider Provider
 	Puppet   Puppet
+	// Restart has this sidecar end in order; the service manager starts it again.
+	Restart func()
 	// Here asks the machine's own metadata whether the role's reserved address leads to it.
 	Here func(ctx context.Context, address netip.Addr) (bool, error)
 	// Zones are the places where names are published, by decide.Zone's key.
