@@ -43,66 +43,6 @@ func git(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// TestOnlyWhatTheOperatorSignedIsApplied pushes three commits that no node may apply and looks at
-// what a real node says to each, and then one it must apply.
-func TestOnlyWhatTheOperatorSignedIsApplied(t *testing.T) {
-	c := sharedCluster(t)
-	dir := c.control(t)
-	good := git(t, dir, "rev-parse", "HEAD")
-	t.Cleanup(func() { // as it was, for the other tests
-		git(t, dir, "push", "-q", "--force", "origin", good+":refs/heads/main")
-		if out, code := c.again(t, "web2"); code != 0 {
-			t.Errorf("web2 does not go back: status %d\n%s", code, out)
-		}
-	})
-	mark := filepath.Join(dir, "puppet", "data", "nodes", "web2.yaml")
-	if err := os.MkdirAll(filepath.Dir(mark), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	stranger := filepath.Join(t.TempDir(), "stranger")
-	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger).CombinedOutput(); err != nil {
-		t.Fatalf("ssh-keygen: %v\n%s", err, out)
-	}
-	push := func(text string, sign ...string) {
-		if err := os.WriteFile(mark, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		git(t, dir, "add", "-A")
-		git(t, dir, append(sign, "commit", "-q", "-m", "A change")...)
-		git(t, dir, "push", "-q", "--force", "origin", "HEAD:refs/heads/main")
-	}
-	signed := func(key string) []string {
-		return []string{"-c", "gpg.format=ssh", "-c", "user.signingkey=" + key, "-c", "commit.gpgsign=true"}
-	}
-	operator := filepath.Join(c.status(t).Operator, "id_ed25519")
-	for _, step := range []struct {
-		what string
-		sign []string
-		text string
-		code int
-		want string
-	}{
-		{"an unsigned commit", nil, "profile::base::journal_size: 100M\n", 22, "not signed"},
-		{"a commit signed by a stranger", signed(stranger), "profile::base::journal_size: 101M\n", 22, "allowed"},
-		{"a commit that does not compile", signed(operator), "profile::base::journal_size: [wrong]\n", 31, "compile"},
-		{"a good commit", signed(operator), "profile::base::journal_size: 150M\n", 0, ""},
-	} {
-		git(t, dir, "reset", "-q", "--hard", good)
-		if err := os.MkdirAll(filepath.Dir(mark), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		push(step.text, step.sign...)
-		out, code := c.again(t, "web2")
-		if code != step.code || !strings.Contains(out, step.want) {
-			t.Errorf("%s: got status %d, want %d and %q\n%s", step.what, code, step.code, step.want, out)
-		}
-		journal := c.on(t, "web2", "cat", "/etc/systemd/journald.conf.d/understudy.conf")
-		if changed := !strings.Contains(journal, "SystemMaxUse=200M"); changed != (step.code == 0) {
-			t.Errorf("%s: the node has %q", step.what, journal)
-		}
-	}
-}
-
 // TestNoopShowsAndChangesNothing breaks a file and asks what a run would do.
 func TestNoopShowsAndChangesNothing(t *testing.T) {
 	c := sharedCluster(t)
