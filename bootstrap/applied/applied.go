@@ -94,8 +94,8 @@ func (r Result) Duration() time.Duration {
 	return d
 }
 
-// Interrupts reports whether the run disturbs, or would disturb, those who use the unit: a reload does not.
-func (r Result) Interrupts(unit string) bool {
+// Disturbs reports whether the run interrupts, or would interrupt, those who use the unit: a reload does not.
+func (r Result) Disturbs(unit string) bool {
 	for _, s := range r.Restarts {
 		if s.Unit == unit && (s.Verb == "restart" || s.Verb == "stop") {
 			return true
