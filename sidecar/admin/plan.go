@@ -124,7 +124,20 @@ func describeHiring(a decide.Action) (string, decide.Expect) {
 	case decide.CloseIntent:
 		return fmt.Sprintf("write into the ledger that the replacement of %s is %s", a.Closing.Node, a.Closing.Outcome), a.Expect
 	}
-	return a.Key(), decide.Expect{}
+	return describeRun(a), decide.Expect{}
+}
+
+// describeRun is describe for what a commit makes of this node.
+func describeRun(a decide.Action) string {
+	switch a := a.(type) {
+	case decide.Rehearse:
+		return fmt.Sprintf("let Puppet say what commit %.8s would change here", a.Commit)
+	case decide.Apply:
+		return fmt.Sprintf("let Puppet apply commit %.8s", a.Commit)
+	case decide.Restart:
+		return "start this sidecar anew"
+	}
+	return a.Key()
 }
 
 func describeGate(g decide.Gate, now cluster.Instant) string {

@@ -29,3 +29,15 @@ func TestAPlanSaysWhatAReplacementDoes(t *testing.T) {
 		t.Error("looking at the list of machines changes nothing, and is no routine")
 	}
 }
+
+func TestAPlanSaysWhatACommitDoes(t *testing.T) {
+	for want, a := range map[string]decide.Action{
+		"let Puppet say what commit 77aa91c0 would change here": decide.Rehearse{Commit: nextCommit},
+		"let Puppet apply commit 77aa91c0":                      decide.Apply{Commit: nextCommit},
+		"start this sidecar anew":                               decide.Restart{},
+	} {
+		if got, _ := describe(a, decide.View{}); got != want || routine(a) {
+			t.Errorf("%T: got %q, routine %v; want %q", a, got, routine(a), want)
+		}
+	}
+}

@@ -98,7 +98,17 @@ type backend struct {
 	wished   []cluster.Wish
 	synced   []SyncFor // what was asked
 	syncErr  error
+	looked   int
+	ran      []PuppetRun
 }
+
+func (b *backend) Look() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.looked++
+}
+
+func (b *backend) Runs() []PuppetRun { return b.ran }
 
 func (b *backend) Snapshot() (decide.Policy, decide.View, decide.Decision, time.Time) {
 	b.mu.Lock()

@@ -91,6 +91,7 @@ type Runner struct {
 
 	mu    sync.Mutex
 	state state
+	ended uint64
 }
 
 // New makes a Runner and reads what is kept. A run that a reboot has cut short is among the results then.
@@ -172,6 +173,13 @@ func (r *Runner) UnderWay() (Current, bool) {
 		return Current{}, false
 	}
 	return *r.state.Current, true
+}
+
+// Ended counts the runs whose end this Runner has noted: what History gives is another one when it has grown.
+func (r *Runner) Ended() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended
 }
 
 // History is the newest results, newest first, at most Kept.
@@ -340,12 +348,24 @@ func (r *Runner) conclude(c Current, res Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state.Current = nil
-	r.state.Runs = append([]Result{res}, r.state.Runs...)
-	r.state.Runs = r.state.Runs[:min(len(r.state.Runs), Kept)]
+	r.ended++
+	r.state.Runs = trim(append([]Result{res}, r.state.Runs...))
 	if err := r.save(); err != nil {
 		// The next sidecar finds the run as one under way, and the same result beside it.
 		r.cfg.Log.Warn("the results of runs are not up to date", "err", err)
 	}
+}
+
+// trim keeps the newest results, and the newest of a real run however old it is: it says what this machine is.
+func trim(runs []Result) []Result {
+	if len(runs) <= Kept {
+		return runs
+	}
+	real := slices.IndexFunc(runs, func(r Result) bool { return !r.Noop })
+	if real >= Kept {
+		return append(runs[:Kept-1:Kept-1], runs[real])
+	}
+	return runs[:Kept]
 }
 
 // set writes down what is under way.

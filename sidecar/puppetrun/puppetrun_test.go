@@ -417,3 +417,13 @@ func TestWhatIsLeftOfAnEarlierRunIsNotTakenForThisOne(t *testing.T) {
 		}
 	})
 }
+
+func TestTheNewestRealRunIsKeptHoweverManyRehearsalsFollow(t *testing.T) {
+	runs := []Result{{Result: applied.Result{Commit: "real"}}, {Result: applied.Result{Commit: "older"}}}
+	for range 2 * Kept {
+		runs = trim(append([]Result{{Result: applied.Result{Commit: "noop", Noop: true}}}, runs...))
+	}
+	if n := len(runs); n != Kept || runs[n-1].Commit != "real" || !runs[n-2].Noop {
+		t.Errorf("got %d, the last of them %+v", n, runs[n-1])
+	}
+}
