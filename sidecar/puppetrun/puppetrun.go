@@ -4,6 +4,7 @@ package puppetrun
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,9 +57,10 @@ const (
 type Why string
 
 const (
-	Rollout  Why = "rollout"  // a new commit
-	Rollback Why = "rollback" // back to the last good one
-	Drift    Why = "drift"    // the one in force, again
+	Rehearsal Why = "rehearsal" // a new commit, without effects
+	Rollout   Why = "rollout"   // a new commit
+	Rollback  Why = "rollback"  // back to the last good one
+	Drift     Why = "drift"     // the one in force, again
 )
 
 // Job is one run to be made.
@@ -74,6 +76,7 @@ func (j Job) same(k Job) bool { return j.Commit == k.Commit && j.Noop == k.Noop 
 // Current is a run that is under way.
 type Current struct {
 	Job
+	ID    string    `json:"id"`    // of the run, unlike that of any other
 	Since time.Time `json:"since"` // by the node's clock
 	Boot  string    `json:"boot_id"`
 }
@@ -81,7 +84,8 @@ type Current struct {
 // Result is how a run went.
 type Result struct {
 	applied.Result
-	Why Why `json:"why"`
+	ID  string `json:"id"` // unlike that of any other run
+	Why Why    `json:"why"`
 }
 
 // Runner makes runs, one at a time. All methods may be called by several goroutines at once.
@@ -175,6 +179,17 @@ func (r *Runner) UnderWay() (Current, bool) {
 	return *r.state.Current, true
 }
 
+// Newest is the newest result of a run with effects, or of one without.
+func (r *Runner) Newest(noop bool) (Result, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := newest(r.state.Runs, noop)
+	if at < 0 {
+		return Result{}, false
+	}
+	return r.state.Runs[at], true
+}
+
 // Ended counts the runs whose end this Runner has noted: what History gives is another one when it has grown.
 func (r *Runner) Ended() uint64 {
 	r.mu.Lock()
@@ -182,7 +197,8 @@ func (r *Runner) Ended() uint64 {
 	return r.ended
 }
 
-// History is the newest results, newest first, at most Kept.
+// History is the newest results, newest first, at most Kept. The newest with effects and the newest without are always among
+// them.
 func (r *Runner) History() []Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -205,7 +221,7 @@ func (r *Runner) start(ctx context.Context, job Job) error {
 	if err := remove(filepath.Join(r.cfg.Dir, resultFile)); err != nil {
 		return fmt.Errorf("remove the last run's result: %w", err)
 	}
-	if err := r.set(&Current{Job: job, Since: time.Now().UTC(), Boot: r.cfg.Boot}); err != nil {
+	if err := r.set(&Current{Job: job, ID: rand.Text(), Since: time.Now().UTC(), Boot: r.cfg.Boot}); err != nil {
 		return err
 	}
 	r.cfg.Log.Info("puppet run starts", "commit", job.Commit, "noop", job.Noop, "reason", job.Why)
@@ -354,18 +370,6 @@ func (r *Runner) conclude(c Current, res Result) {
 		// The next sidecar finds the run as one under way, and the same result beside it.
 		r.cfg.Log.Warn("the results of runs are not up to date", "err", err)
 	}
-}
-
-// trim keeps the newest results, and the newest of a real run however old it is: it says what this machine is.
-func trim(runs []Result) []Result {
-	if len(runs) <= Kept {
-		return runs
-	}
-	real := slices.IndexFunc(runs, func(r Result) bool { return !r.Noop })
-	if real >= Kept {
-		return append(runs[:Kept-1:Kept-1], runs[real])
-	}
-	return runs[:Kept]
 }
 
 // set writes down what is under way.

@@ -198,7 +198,8 @@ func TestTheNextSidecarFindsTheRun(t *testing.T) {
 				f.will(plan{lasts: time.Minute, tells: good(commit)})
 				leave(t, sidecar(t, f, "boot-1"), roll)
 				second := sidecar(t, f, "boot-1")
-				if got, ok := second.UnderWay(); !ok || got.Job != roll || time.Since(got.Since) != time.Second {
+				got, ok := second.UnderWay()
+				if !ok || got.Job != roll || got.ID == "" || time.Since(got.Since) != time.Second {
 					t.Errorf("got %+v, %v under way, want %+v since a second", got, ok, roll)
 				}
 				told := good(c.job.Commit)
@@ -208,6 +209,9 @@ func TestTheNextSidecarFindsTheRun(t *testing.T) {
 				res := run(t, second, c.job)
 				if took := time.Since(began); took < 59*time.Second {
 					t.Errorf("came back after %v, want the first run to have ended before", took)
+				}
+				if c.starts == 1 && res.ID != got.ID {
+					t.Errorf("got ID %q, want that of the run: %q", res.ID, got.ID)
 				}
 				if !res.Good() || res.Commit != c.job.Commit || res.Noop != c.job.Noop || f.started() != c.starts || len(second.History()) != c.starts {
 					t.Errorf("got %+v, %d starts, want %d", res, f.started(), c.starts)
@@ -386,6 +390,35 @@ func TestTheNewestResultsAreKeptOverRestarts(t *testing.T) {
 	})
 }
 
+func TestTheNewestOfEachKindIsNeverForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newBus(t)
+		r := sidecar(t, f, "boot-1")
+		if got, ok := r.Newest(false); ok {
+			t.Errorf("before the first: got %+v", got)
+		}
+		f.will(plan{tells: good(commit)})
+		real := run(t, r, roll)
+		tells := good(newer)
+		tells.Noop = true
+		f.will(plan{tells: tells})
+		ids := map[string]bool{real.ID: true}
+		for range Kept + 3 {
+			ids[run(t, r, Job{Commit: newer, Noop: true, Why: Drift}).ID] = true
+		}
+		if len(ids) != Kept+4 || ids[""] {
+			t.Errorf("got %d IDs, want one for each run", len(ids))
+		}
+		second := sidecar(t, f, "boot-1")
+		if got, ok := second.Newest(false); !ok || got.ID != real.ID || len(second.History()) != Kept {
+			t.Errorf("got %+v, %v of %d, want the one with effects", got, ok, len(second.History()))
+		}
+		if got, ok := second.Newest(true); !ok || got.ID != second.History()[0].ID {
+			t.Errorf("got %+v, %v, want the newest without effects", got, ok)
+		}
+	})
+}
+
 func TestUnreadableResultsArePutAside(t *testing.T) {
 	f := newBus(t)
 	path := filepath.Join(f.dir, runsFile)
@@ -416,14 +449,4 @@ func TestWhatIsLeftOfAnEarlierRunIsNotTakenForThisOne(t *testing.T) {
 			t.Errorf("beside a failed unit: got %+v, want a good run", res)
 		}
 	})
-}
-
-func TestTheNewestRealRunIsKeptHoweverManyRehearsalsFollow(t *testing.T) {
-	runs := []Result{{Result: applied.Result{Commit: "real"}}, {Result: applied.Result{Commit: "older"}}}
-	for range 2 * Kept {
-		runs = trim(append([]Result{{Result: applied.Result{Commit: "noop", Noop: true}}}, runs...))
-	}
-	if n := len(runs); n != Kept || runs[n-1].Commit != "real" || !runs[n-2].Noop {
-		t.Errorf("got %d, the last of them %+v", n, runs[n-1])
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"understudy/bootstrap/applied"
 )
@@ -28,6 +29,25 @@ type state struct {
 	Version int      `json:"version"`
 	Current *Current `json:"current,omitempty"`
 	Runs    []Result `json:"runs"` // newest first
+}
+
+// trim drops the oldest results, except that the newest of each kind stays, in the place of the oldest.
+func trim(runs []Result) []Result {
+	if len(runs) <= Kept {
+		return runs
+	}
+	kept := slices.Clone(runs[:Kept])
+	for _, noop := range []bool{false, true} {
+		if at := newest(runs, noop); at >= Kept {
+			kept[Kept-1] = runs[at] // all of kept are of the other kind
+		}
+	}
+	return kept
+}
+
+// newest is the place of the newest result of a kind, -1 if there is none.
+func newest(runs []Result, noop bool) int {
+	return slices.IndexFunc(runs, func(r Result) bool { return r.Noop == noop })
 }
 
 // load reads the state. A missing file is an empty one. One that cannot be read is put aside, and aside says where: a

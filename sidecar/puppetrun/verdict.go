@@ -15,7 +15,7 @@ const unexpected = 1
 // judge says how a run went: as it told itself, unless systemd knows better.
 func (r *Runner) judge(c Current, told *applied.Result, outcome string) Result {
 	if told != nil && (outcome != "timeout" || !told.Interrupted) {
-		return Result{*told, c.Why}
+		return Result{*told, c.ID, c.Why}
 	}
 	res := silent(c, told)
 	if told == nil {
@@ -42,7 +42,7 @@ func (r *Runner) judge(c Current, told *applied.Result, outcome string) Result {
 // rebooted is the result of a run after which the machine has started again. It may have ended before.
 func rebooted(c Current, told *applied.Result) Result {
 	if told != nil && !told.Interrupted {
-		return Result{*told, c.Why}
+		return Result{*told, c.ID, c.Why}
 	}
 	res := silent(c, told)
 	res.Message, res.Next = "the run was interrupted by a reboot", "it is tried again by itself"
@@ -51,7 +51,7 @@ func rebooted(c Current, told *applied.Result) Result {
 
 // silent is the result of a run that has not told how it went to its end.
 func silent(c Current, told *applied.Result) Result {
-	res := Result{Why: c.Why}
+	res := Result{ID: c.ID, Why: c.Why}
 	if told != nil {
 		res.Result = *told
 	}
