@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"understudy/bootstrap/applied"
+	"understudy/bootstrap/config"
 	"understudy/bootstrap/converge"
 	"understudy/bootstrap/progress"
 )
@@ -60,7 +61,7 @@ func apply(ctx context.Context, o options, s surroundings) int {
 // prepareApply makes everything the attempt needs, and changes nothing. It refuses a machine that is no node yet, and a
 // release that is not there.
 func prepareApply(o options, s surroundings) (*boot, error) {
-	cfg, err := LoadConfig(o.config)
+	cfg, err := config.Load(o.config)
 	if err != nil {
 		return nil, fail(exitUsage, err, "correct "+o.config+" in the image, and on this machine")
 	}

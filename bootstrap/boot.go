@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"understudy/bootstrap/command"
+	"understudy/bootstrap/config"
 	"understudy/bootstrap/control"
 	"understudy/bootstrap/converge"
 	"understudy/bootstrap/progress"
@@ -62,7 +63,7 @@ func realKernel() kernel {
 
 // boot is one attempt to make this machine its node. Steps fill it from top to bottom.
 type boot struct {
-	cfg    Config
+	cfg    config.Config
 	role   string // forced by -role; empty: by hostname
 	noop   bool
 	at     layout

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"understudy/bootstrap/config"
 	"understudy/bootstrap/progress"
 )
 
@@ -25,13 +26,13 @@ func testEngine(t *testing.T) *engine {
 	log := slog.New(slog.DiscardHandler)
 	e := &engine{base: log, log: log, notify: notifier{send: func(string) {}}, at: func(string) {}, bootID: "b",
 		path: filepath.Join(t.TempDir(), "bootstrap.json"), record: progress.Record{Version: progress.Version, Attempt: 1}}
-	e.wait.retry = Retry{First: 100 * time.Millisecond, Most: 5 * time.Second}
+	e.wait.retry = config.Retry{First: 100 * time.Millisecond, Most: 5 * time.Second}
 	return e
 }
 
 func TestStepsGoBackToWhatTurnedOutBroken(t *testing.T) {
 	e := testEngine(t)
-	e.wait.retry = Retry{First: time.Microsecond, Most: time.Microsecond}
+	e.wait.retry = config.Retry{First: time.Microsecond, Most: time.Microsecond}
 	var ran []string
 	broken := 2
 	mk := func(name string, do func() error) step {
@@ -66,7 +67,7 @@ func TestStepsGoBackToWhatTurnedOutBroken(t *testing.T) {
 
 func TestPausesGrowToTheirCapAndAreNeverTight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := waiter{retry: Retry{First: 100 * time.Millisecond, Most: 5 * time.Second}}
+		w := waiter{retry: config.Retry{First: 100 * time.Millisecond, Most: 5 * time.Second}}
 		for n := range 20 {
 			began := time.Now()
 			if fresh, ok := w.pause(t.Context(), n+1, 0); fresh || !ok {
@@ -88,7 +89,7 @@ func TestPausesGrowToTheirCapAndAreNeverTight(t *testing.T) {
 func TestNewsOfTheNetworkCutPausesShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		news := make(chan struct{}, 1)
-		w := waiter{retry: Retry{First: 100 * time.Millisecond, Most: time.Minute}, news: news}
+		w := waiter{retry: config.Retry{First: 100 * time.Millisecond, Most: time.Minute}, news: news}
 		timer := time.AfterFunc(time.Second, func() { news <- struct{}{} })
 		defer timer.Stop()
 		began := time.Now()

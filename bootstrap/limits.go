@@ -13,7 +13,7 @@ func (b *boot) oneTry() time.Duration { return time.Minute }
 // fetchLimit is the bound of one round over all sources, each of which has its own.
 func (b *boot) fetchLimit() time.Duration {
 	limit := b.oneTry()
-	for _, s := range b.cfg.sources() {
+	for _, s := range b.cfg.From() {
 		if s.Timeout > 0 {
 			limit += s.Timeout
 		} else {

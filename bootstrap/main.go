@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"understudy/bootstrap/command"
+	"understudy/bootstrap/config"
 	"understudy/bootstrap/converge"
 	"understudy/bootstrap/progress"
 )
@@ -68,7 +69,7 @@ func start(ctx context.Context, args []string, s surroundings) int {
 	var o options
 	flags := flag.NewFlagSet(programName, flag.ContinueOnError)
 	flags.SetOutput(s.stderr)
-	flags.StringVar(&o.config, "config", "/etc/understudy/bootstrap.yaml", "")
+	flags.StringVar(&o.config, "config", config.Path, "")
 	flags.StringVar(&o.role, "role", "", "")
 	flags.StringVar(&o.apply, "apply", "", "")
 	flags.StringVar(&o.result, "result", "", "")
@@ -94,7 +95,7 @@ func start(ctx context.Context, args []string, s surroundings) int {
 	case o.apply != "":
 		return apply(ctx, o, s)
 	}
-	cfg, err := LoadConfig(o.config)
+	cfg, err := config.Load(o.config)
 	if err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
 			s.log.Error(line)
@@ -107,7 +108,7 @@ func start(ctx context.Context, args []string, s surroundings) int {
 }
 
 // bootstrap makes one attempt and reports how it ended.
-func bootstrap(ctx context.Context, cfg Config, o options, s surroundings) (code int) {
+func bootstrap(ctx context.Context, cfg config.Config, o options, s surroundings) (code int) {
 	began := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	var group errgroup.Group
@@ -139,7 +140,7 @@ func bootstrap(ctx context.Context, cfg Config, o options, s surroundings) (code
 }
 
 // prepare makes everything an attempt needs. Except for the record of the attempt it changes nothing.
-func prepare(cfg Config, o options, s surroundings, news <-chan struct{}) (*boot, error) {
+func prepare(cfg config.Config, o options, s surroundings, news <-chan struct{}) (*boot, error) {
 	b := &boot{cfg: cfg, role: o.role, noop: o.noop, at: s.layout, kernel: s.kernel, runner: s.runner, meta: newMetadata(cfg.Metadata)}
 	b.puppet, b.puppetErr = converge.Find(s.runner, s.layout.puppet)
 	b.engine = &engine{base: s.log, log: s.log, notify: s.notify, wait: waiter{retry: cfg.Retry, news: news}, at: s.at}

@@ -9,13 +9,15 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"understudy/bootstrap/config"
 )
 
 // waiter paces the tries of everything that can be tried again. There is one policy: pauses double from
 // First to Most, half of each is chance, and when the kernel reports a new address or route the pause ends
 // and the next one is short again, so that a network that comes up late costs nothing more than its lateness.
 type waiter struct {
-	retry Retry
+	retry config.Retry
 	news  <-chan struct{} // nil: nobody tells
 }
 

@@ -15,7 +15,7 @@ func fetch(ctx context.Context, b *boot) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c, err := repo.Fetch(ctx, b.cfg.sources(), b.cfg.Branch)
+	c, err := repo.Fetch(ctx, b.cfg.From(), b.cfg.Branch)
 	if err != nil {
 		return "", fetchFailure(err, b.cfg.Branch)
 	}

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"os"
@@ -17,7 +17,7 @@ func loadText(t *testing.T, text string) (Config, error) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := LoadConfig(path)
+	c, err := Load(path)
 	if err != nil {
 		t.Log(err)
 	}
@@ -51,7 +51,7 @@ retry: {first: 1s}
 	if c.Patience.Needs != time.Hour || c.Patience.Join != want.Patience.Join || c.Retry != (Retry{time.Second, want.Retry.Most}) {
 		t.Errorf("got %+v, %+v", c.Patience, c.Retry)
 	}
-	if all := c.sources(); len(all) != 3 || all[2].URL != "/usr/share/understudy/control.git" {
+	if all := c.From(); len(all) != 3 || all[2].URL != "/usr/share/understudy/control.git" {
 		t.Errorf("got %v, want the copy in the image last", all)
 	}
 }
@@ -87,7 +87,7 @@ func TestConfigThatIsNoMappingIsRefused(t *testing.T) {
 			t.Errorf("%q: got no error", text)
 		}
 	}
-	if _, err := LoadConfig(filepath.Join(t.TempDir(), "none")); err == nil {
+	if _, err := Load(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a missing file: got no error")
 	}
 }
@@ -98,7 +98,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add("a: &a [*a]")
 	f.Fuzz(func(t *testing.T, text string) {
 		c := Default()
-		lines, err := parseConfig("f", []byte(text), &c)
+		lines, err := parse("f", []byte(text), &c)
 		if err == nil {
 			_ = c.Validate("f", lines)
 		}

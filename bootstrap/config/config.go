@@ -1,4 +1,8 @@
-package main
+// Package config is /etc/understudy/bootstrap.yaml, which is baked into the image: what a machine must know before it has the
+// control repo. Bootstrap reads it first of all; the sidecar takes from it where pushes come from. It promises that a file with
+// problems gives all of them at once, each with its line, and it refuses unknown and repeated keys. It holds no secret, only the
+// places of files that do.
+package config
 
 import (
 	"errors"
@@ -13,8 +17,10 @@ import (
 	"understudy/bootstrap/control"
 )
 
-// Config is what a machine must know before it has the control repo. It is baked into the image as
-// /etc/understudy/bootstrap.yaml; everything else comes from the control repo.
+// Path is where the file lies on a node.
+const Path = "/etc/understudy/bootstrap.yaml"
+
+// Config is what the file says, over what Default does. Everything else comes from the control repo.
 type Config struct {
 	// Sources of the control repo, tried in this order. Required, unless Baked is set.
 	Sources []control.Source
@@ -64,14 +70,14 @@ func Default() Config {
 	}
 }
 
-// LoadConfig reads the file at path over Default and validates the result. All problems come at once.
-func LoadConfig(path string) (Config, error) {
+// Load reads the file at path over Default and validates the result. All problems come at once.
+func Load(path string) (Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("read the configuration: %w", err)
 	}
 	c := Default()
-	lines, err := parseConfig(path, data, &c)
+	lines, err := parse(path, data, &c)
 	return c, errors.Join(err, c.Validate(path, lines))
 }
 
@@ -142,8 +148,8 @@ func (p *Patience) fields() []patienceField {
 	}
 }
 
-// sources are all places to fetch from: origin first, the copy in the image last.
-func (c Config) sources() []control.Source {
+// From is all places to fetch from: origin first, the copy in the image last.
+func (c Config) From() []control.Source {
 	all := slices.Clone(c.Sources)
 	if c.Baked != "" {
 		all = append(all, control.Source{URL: c.Baked})

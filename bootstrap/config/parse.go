@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -26,8 +26,8 @@ type setter struct {
 	set func(key string, n *yaml.Node)
 }
 
-// parseConfig reads data over c. Unknown and repeated keys are errors. lines is filled as far as it goes.
-func parseConfig(file string, data []byte, c *Config) (lines map[string]int, err error) {
+// parse reads data over c. Unknown and repeated keys are errors. lines is filled as far as it goes.
+func parse(file string, data []byte, c *Config) (lines map[string]int, err error) {
 	r := &yamlReader{file: file, lines: map[string]int{}}
 	var doc yaml.Node
 	dec := yaml.NewDecoder(strings.NewReader(string(data)))
