@@ -17,6 +17,7 @@ type parsedCommit struct {
 	parents   []plumbing.Hash
 	when      time.Time // of the committer
 	subject   string
+	message   string
 	payload   []byte // the object's bytes without the signature header: what was signed
 	signature []byte // its value with a line end after each line; nil when there is none
 }
@@ -65,6 +66,7 @@ func parseCommit(raw []byte) (parsedCommit, error) {
 		}
 	}
 	c.payload = append(append(c.payload, '\n'), message...)
+	c.message = string(message)
 	subject, _, _ := strings.Cut(strings.TrimLeft(string(message), "\n"), "\n")
 	c.subject = strings.ToValidUTF8(subject[:min(200, len(subject))], "\uFFFD")
 	return c, nil

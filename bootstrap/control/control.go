@@ -96,6 +96,8 @@ type Repo struct {
 	Dir      string // bare git repository; need not exist yet
 	Releases string // directory of releases, one per commit; need not exist yet
 	opts     Options
+	hold     bool // the branch stays at opts.Oldest, whatever is fetched: see Bring
+	traffic  *traffic
 }
 
 // Open names the places; it touches neither. Both must be absolute, and on a file system that supports
@@ -119,7 +121,7 @@ func Open(dir, releases string, o Options) (*Repo, error) {
 	o.Git, o.GPG = or(o.Git, "/usr/bin/git"), or(o.GPG, "/usr/bin/gpg")
 	o.MaxPack, o.MaxBytes = or(o.MaxPack, 1<<30), or(o.MaxBytes, 512<<20)
 	o.MaxFiles = or(o.MaxFiles, 50_000)
-	return &Repo{Dir: filepath.Clean(dir), Releases: filepath.Clean(releases), opts: o}, nil
+	return &Repo{Dir: filepath.Clean(dir), Releases: filepath.Clean(releases), opts: o, traffic: new(traffic)}, nil
 }
 
 // or returns v, or otherwise when v is zero.

@@ -23,13 +23,13 @@ const keepReleases = 3
 // Export writes the tree of a fetched commit to Releases/<hash> and returns that path. The directory
 // appears whole and durable or not at all, so one that is there is used as it is. Files have mode 0644 or
 // 0755, directories 0755; symbolic links inside the tree are kept. Older releases beyond the last three
-// are removed, by the time of their last export.
+// are removed, by the time of their last export; those of the commits in keep never are.
 //
 // The error wraps a *TreeError when the tree is refused, ErrDiskFull, ErrBroken when the local copy turned
 // out damaged (it was thrown away: fetch again), or the context's error. No release was changed then.
 //
 // Whether the commit may be used is not asked here: call Verify and Descends first.
-func (r *Repo) Export(ctx context.Context, c Commit) (dir string, err error) {
+func (r *Repo) Export(ctx context.Context, c Commit, keep ...string) (dir string, err error) {
 	if !isHash(c.Hash) {
 		return "", fmt.Errorf("export: %q is not a full commit hash", c.Hash)
 	}
@@ -42,7 +42,7 @@ func (r *Repo) Export(ctx context.Context, c Commit) (dir string, err error) {
 	if err := r.release(ctx, c, dir); err != nil {
 		return "", fmt.Errorf("export %.12s: %w", c.Hash, diskFull(err))
 	}
-	if err := r.prune(c.Hash); err != nil {
+	if err := r.prune(append(keep, c.Hash)); err != nil {
 		// The release is complete; what could not be removed only takes room, and the next export tries again.
 		r.opts.Log.Warn("cannot remove old releases", "err", err)
 	}
@@ -257,9 +257,9 @@ func tooLarge(at string, err error) error {
 	return err
 }
 
-// prune removes releases beyond the newest, never the current one. Each is renamed first, so that one
+// prune removes releases beyond the newest, never one of keep, whose last is the current one. Each is renamed first, so that one
 // removed in part is not taken for a release.
-func (r *Repo) prune(current string) error {
+func (r *Repo) prune(keep []string) error {
 	entries, err := os.ReadDir(r.Releases)
 	if err != nil {
 		return err
@@ -271,7 +271,7 @@ func (r *Repo) prune(current string) error {
 	var others []release
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || !e.IsDir() || !isHash(e.Name()) || e.Name() == current {
+		if err != nil || !e.IsDir() || !isHash(e.Name()) || e.Name() == keep[len(keep)-1] {
 			continue
 		}
 		others = append(others, release{e.Name(), info.ModTime()})
@@ -280,6 +280,9 @@ func (r *Repo) prune(current string) error {
 		return cmp.Or(b.used.Compare(a.used), cmp.Compare(a.name, b.name))
 	})
 	for _, old := range others[min(keepReleases-1, len(others)):] {
+		if slices.Contains(keep, old.name) {
+			continue
+		}
 		trash := filepath.Join(r.Releases, tempPrefix+old.name)
 		if err := os.Rename(filepath.Join(r.Releases, old.name), trash); err != nil {
 			return err

@@ -65,6 +65,43 @@ func (r *Repo) Fetch(ctx context.Context, sources []Source, branch string) (Comm
 	return Commit{}, failed
 }
 
+// Bring is Fetch from one source for a branch that is being followed: accepted is the newest of its commits that was accepted
+// here. What it brings includes the history that shows whether the newest one descends from accepted. It leaves the local
+// branch, which is what this machine may serve to others, at accepted: Point moves it, once the new commit is accepted, too.
+func (r *Repo) Bring(ctx context.Context, s Source, branch, accepted string) (Commit, error) {
+	if !isHash(accepted) {
+		return Commit{}, fmt.Errorf("bring: %q is not a full commit hash", accepted)
+	}
+	held := *r
+	held.opts.Oldest, held.hold = accepted, true
+	return held.Fetch(ctx, []Source{s}, branch)
+}
+
+// Point moves the local branch to a commit that is here.
+func (r *Repo) Point(ctx context.Context, branch string, c Commit) error {
+	unlock, err := r.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, done := r.reader()
+	tip := plumbing.NewHash(c.Hash)
+	if s.tip(branch) == tip {
+		return done(nil)
+	}
+	parsed, _, err := s.commit(tip)
+	if err == nil {
+		err = s.whole(parsed.tree)
+	}
+	if err == nil {
+		err = s.setTip(branch, tip)
+	}
+	if err := done(err); err != nil {
+		return fmt.Errorf("point the branch %q to %.12s: %w", branch, c.Hash, diskFull(err))
+	}
+	return nil
+}
+
 // removeLeftovers deletes what a killed Fetch left beside and inside the repository.
 func (r *Repo) removeLeftovers() error {
 	if err := removeTemps(filepath.Dir(r.Dir), filepath.Base(r.Dir)+tempPrefix); err != nil {
@@ -117,7 +154,7 @@ type transfer struct {
 }
 
 func (r *Repo) open(ctx context.Context, s Source, branch string) (*transfer, error) {
-	rem, err := s.dial(ctx)
+	rem, err := s.dial(ctx, r.traffic)
 	if err != nil {
 		return nil, err
 	}
@@ -137,11 +174,12 @@ func (r *Repo) open(ctx context.Context, s Source, branch string) (*transfer, er
 // errCloneAnew says that the local copy does not serve, and why; it never leaves this file.
 var errCloneAnew = errors.New("clone anew")
 
-// current returns the local commit when it is the wanted one and everything asked for is there.
+// current returns the local commit when it is the wanted one and everything asked for is there. Where the branch is held, the
+// wanted one may have been brought before and be no branch's.
 func (r *Repo) current(branch string, want plumbing.Hash) (Commit, error) {
 	s := openStore(r.Dir)
 	defer s.close()
-	if s.tip(branch) != want {
+	if have := s.tip(branch); have != want && (!r.hold || have.IsZero()) {
 		return Commit{}, errCloneAnew
 	}
 	return r.finish(s, want)
@@ -270,7 +308,14 @@ func (r *Repo) receive(ctx context.Context, s *store, t *transfer, have plumbing
 	if err != nil {
 		return Commit{}, err
 	}
-	return c, s.setTip(t.branch, t.tip)
+	if !r.hold {
+		return c, s.setTip(t.branch, t.tip)
+	}
+	held := plumbing.NewHash(r.opts.Oldest)
+	if _, err := r.finish(s, held); err != nil {
+		return c, nil // a clone of a branch that was rewritten: nothing of what was accepted is there to be pointed to
+	}
+	return c, s.setTip(t.branch, held)
 }
 
 // cutAt records where the history ends: where it did, and where the source says it does, as far as these

@@ -27,9 +27,10 @@ type httpRemote struct {
 	base     *url.URL // without user information; follows a redirect of the first request
 	user     string
 	password string
+	protocol string // wanted by the header Git-Protocol; empty: version 0
 }
 
-func newHTTP(s Source, user string) (*httpRemote, error) {
+func newHTTP(s Source, user string, t *traffic) (*httpRemote, error) {
 	base, err := url.Parse(s.URL)
 	if err != nil {
 		return nil, errors.New("not a URL of a git repository") // the error would show a password
@@ -55,7 +56,7 @@ func newHTTP(s Source, user string) (*httpRemote, error) {
 		CheckRedirect: checkRedirect,
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           dialer.DialContext,
+			DialContext:           t.dialer(dialer),
 			TLSHandshakeTimeout:   dialTimeout,
 			ResponseHeaderTimeout: 3 * dialTimeout, // the server packs before it answers
 			TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -102,6 +103,16 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 func (r *httpRemote) close() { r.client.CloseIdleConnections() }
 
 func (r *httpRemote) refs(ctx context.Context) (*packp.AdvRefs, error) {
+	body, err := r.advertisement(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return decodeRefs(body)
+}
+
+// advertisement begins the conversation. What it returns is the caller's to close.
+func (r *httpRemote) advertisement(ctx context.Context) (io.ReadCloser, error) {
 	const wanted = "application/x-git-upload-pack-advertisement"
 	u := *r.base
 	u.Path = strings.TrimSuffix(u.Path, "/") + "/info/refs"
@@ -113,16 +124,23 @@ func (r *httpRemote) refs(ctx context.Context) (*packp.AdvRefs, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer res.Body.Close()
 	if got := res.Header.Get("Content-Type"); got != wanted {
+		res.Body.Close()
 		return nil, fmt.Errorf("%w: the answer is %q and not a git server's", ErrNoRepository, got)
 	}
 	if final := res.Request.URL; final.String() != u.String() {
 		if err := r.follow(final); err != nil {
+			res.Body.Close()
 			return nil, err
 		}
 	}
-	return decodeRefs(io.LimitReader(res.Body, maxAdvertisement))
+	return limited{io.LimitReader(res.Body, maxAdvertisement), res.Body}, nil
+}
+
+// limited is the start of a body.
+type limited struct {
+	io.Reader
+	io.Closer
 }
 
 // follow goes on at the place the first request was redirected to, with credentials only on the same host.
@@ -161,6 +179,9 @@ func (r *httpRemote) do(ctx context.Context, method string, u *url.URL, body io.
 	}
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("Accept", accept)
+	if r.protocol != "" {
+		req.Header.Set("Git-Protocol", r.protocol)
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
 	}

@@ -61,8 +61,8 @@ type remote interface {
 	close()
 }
 
-// dial chooses the remote for a source. Only the streams connect already here.
-func (s Source) dial(ctx context.Context) (remote, error) {
+// dial chooses the remote for a source, whose bytes are added to t. Only the streams connect already here.
+func (s Source) dial(ctx context.Context, t *traffic) (remote, error) {
 	ep, err := transport.NewEndpoint(s.URL)
 	if err != nil {
 		return nil, errors.New("not a URL of a git repository") // the error would show a password
@@ -71,11 +71,11 @@ func (s Source) dial(ctx context.Context) (remote, error) {
 	case "file":
 		return openLocal(ep.Path)
 	case "http", "https":
-		return newHTTP(s, ep.User)
+		return newHTTP(s, ep.User, t)
 	case "ssh":
-		return dialSSH(ctx, s, ep)
+		return dialSSH(ctx, s, ep, t)
 	case "git":
-		return dialGit(ctx, ep)
+		return dialGit(ctx, ep, t)
 	}
 	return nil, fmt.Errorf("protocol %q: only https, http, ssh, git and file are supported", ep.Protocol)
 }

@@ -51,7 +51,7 @@ func (r *streamRemote) pack(_ context.Context, req *packp.UploadPackRequest, w i
 
 // connect opens a connection that dies with the context: no read or write on it outlives the source's
 // time. The returned function closes it.
-func connect(ctx context.Context, ep *transport.Endpoint, port int) (net.Conn, func(), error) {
+func connect(ctx context.Context, ep *transport.Endpoint, port int, t *traffic) (net.Conn, func(), error) {
 	if ep.Port > 0 {
 		port = ep.Port
 	}
@@ -68,13 +68,13 @@ func connect(ctx context.Context, ep *transport.Endpoint, port int) (net.Conn, f
 		}
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	return conn, func() { stop(); conn.Close() }, nil
+	return t.count(conn), func() { stop(); conn.Close() }, nil
 }
 
 // dialGit opens the plain protocol of git-daemon(1). It has neither secrecy nor authentication; the
 // signature of the commit makes up for the latter.
-func dialGit(ctx context.Context, ep *transport.Endpoint) (*streamRemote, error) {
-	conn, finish, err := connect(ctx, ep, 9418)
+func dialGit(ctx context.Context, ep *transport.Endpoint, t *traffic) (*streamRemote, error) {
+	conn, finish, err := connect(ctx, ep, 9418, t)
 	if err != nil {
 		return nil, err
 	}
@@ -86,14 +86,14 @@ func dialGit(ctx context.Context, ep *transport.Endpoint) (*streamRemote, error)
 	return &streamRemote{in: conn, out: conn, says: func() string { return "" }, finish: finish}, nil
 }
 
-func dialSSH(ctx context.Context, s Source, ep *transport.Endpoint) (*streamRemote, error) {
+func dialSSH(ctx context.Context, s Source, ep *transport.Endpoint, t *traffic) (*streamRemote, error) {
 	port := or(ep.Port, 22)
 	addr := net.JoinHostPort(strings.Trim(ep.Host, "[]"), strconv.Itoa(port))
 	config, err := sshConfig(s, ep.User, addr)
 	if err != nil {
 		return nil, err
 	}
-	conn, finish, err := connect(ctx, ep, port)
+	conn, finish, err := connect(ctx, ep, port, t)
 	if err != nil {
 		return nil, err
 	}
