@@ -24,6 +24,9 @@ const MaxBundle = 4 << 20
 // GroupCommon is the group whose files every node gets.
 const GroupCommon = "common"
 
+// minWebhook is the least length of the webhook's secret, in bytes: people choose it, too, and nobody can try it offline.
+const minWebhook = 16
+
 // minClusterKey is the least length of the cluster key's text, in bytes: 128 bits as hex.
 const minClusterKey = 32
 
@@ -42,6 +45,8 @@ type Bundle struct {
 	Restic Secret
 	// Ledger is the access to the object store. Zero: no ledger.
 	Ledger LedgerKeys
+	// Webhook is what a git server proves its calls with. Empty: no webhook is served. Else at least 16 bytes.
+	Webhook Secret
 	// Files are what Puppet needs, by group (a role's name, or GroupCommon) and file name. A file may hold any bytes.
 	Files map[string]map[string]Secret
 }
@@ -68,6 +73,7 @@ var (
 	groupRule       = "a group's name is a role's name or " + GroupCommon + ": lower-case letters, digits, - and _, at most 63"
 	fileRule        = "a file's name is letters, digits and ._@+-, not starting with . or -, at most 128"
 	keyNameRule     = "a name here is lower-case letters, digits and ._-, at most 255"
+	webhookShort    = fmt.Sprintf("must be at least %d random characters", minWebhook)
 	clusterKeyShort = fmt.Sprintf("must be at least %d random characters", minClusterKey)
 )
 
@@ -87,6 +93,7 @@ func ParseBundle(name string, data []byte) (Bundle, error) {
 		"tsig":        func(n *yaml.Node) { b.TSIG = d.tsig(n) },
 		"restic":      func(n *yaml.Node) { b.Restic = NewSecret(d.text(n, "restic")) },
 		"ledger":      func(n *yaml.Node) { b.Ledger = d.ledger(n) },
+		"webhook":     func(n *yaml.Node) { b.Webhook = d.webhook(n) },
 		"files":       func(n *yaml.Node) { b.Files = d.files(n) },
 	})
 	if root.Kind == yaml.MappingNode {
@@ -128,6 +135,14 @@ func (d *document) clusterKey(n *yaml.Node) Secret {
 		d.problem(n, "cluster_key %s", clusterKeyShort)
 	}
 	return NewSecret(key)
+}
+
+func (d *document) webhook(n *yaml.Node) Secret {
+	secret := d.text(n, "webhook")
+	if secret != "" && len(secret) < minWebhook {
+		d.problem(n, "webhook %s", webhookShort)
+	}
+	return NewSecret(secret)
 }
 
 func (d *document) provider(n *yaml.Node) map[string]Secret {
@@ -231,6 +246,9 @@ func (b Bundle) Validate() error {
 	if b.Ledger.AccessKey.IsZero() != b.Ledger.SecretKey.IsZero() {
 		refuse("ledger needs both access_key and secret_key")
 	}
+	if !b.Webhook.IsZero() && len(b.Webhook.Reveal()) < minWebhook {
+		refuse("webhook %s", webhookShort)
+	}
 	for group, files := range sorted(b.Files) {
 		if !groupPattern.MatchString(group) {
 			refuse("files: group %q: %s", group, groupRule)
@@ -291,6 +309,9 @@ func (b Bundle) Marshal() ([]byte, error) {
 		root.add("restic", scalar(b.Restic))
 	}
 	root.addUnlessEmpty("ledger", ledger)
+	if !b.Webhook.IsZero() {
+		root.add("webhook", scalar(b.Webhook))
+	}
 	root.addUnlessEmpty("files", files)
 
 	var out bytes.Buffer

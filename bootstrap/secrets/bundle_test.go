@@ -21,6 +21,7 @@ tsig:
   ddns: {algorithm: hmac-sha256, secret: c2VjcmV0c2VjcmV0}
 restic: restic password
 ledger: {access_key: AK, secret_key: SK}
+webhook: said by the git server
 files:
   common:
     ca.crt: |
@@ -38,7 +39,7 @@ func TestParseBundleReadsEveryField(t *testing.T) {
 		Version: 1, ClusterKey: s("0123456789abcdef0123456789abcdef"),
 		Provider: map[string]Secret{"digitalocean": s("dop_v1_token")},
 		TSIG:     map[string]TSIGKey{"ddns": {Algorithm: "hmac-sha256", Secret: s("c2VjcmV0c2VjcmV0")}},
-		Restic:   s("restic password"), Ledger: LedgerKeys{AccessKey: s("AK"), SecretKey: s("SK")},
+		Restic:   s("restic password"), Ledger: LedgerKeys{AccessKey: s("AK"), SecretKey: s("SK")}, Webhook: s("said by the git server"),
 		Files: map[string]map[string]Secret{
 			"common": {"ca.crt": s("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")},
 			"mail":   {"raw": s("\xff\x00\x01")},
@@ -57,12 +58,12 @@ func TestParseBundleReportsAllProblemsAtOnceWithPositions(t *testing.T) {
 		{"missing", "restic: x\n", "b:1:1: version is missing\nb:1:1: cluster_key is missing"},
 		{"syntax", "version: 1\n  x: [\n", "b:2: is not valid YAML: mapping values are not allowed in this context"},
 		{"anchor", "version: *CANARY\n", "b: is not valid YAML: refers to an anchor that is not there"},
-		{"two documents", goodBundle + "---\nx: 1\n", "b:17:1: holds a second document: only one is allowed"},
+		{"two documents", goodBundle + "---\nx: 1\n", "b:18:1: holds a second document: only one is allowed"},
 		{"newer", "version: 2\ncluster_key: 0123456789abcdef0123456789abcdef\n", "b:1:10: version is newer than this program, which reads 1: upgrade it"},
-		{"many", "version: one\ncluster_key: short\nCANARY: 1\nrestic: 12\nrestic: x\nprovider: {BAD NAME: x, p: }\nfiles: {mail: {../x: y, ok: [1], e: ''}, Mail: {}}\nledger: {access_key: a}\ntsig: {k: {algorithm: md5, secret: '?'}}\n",
+		{"many", "version: one\ncluster_key: short\nCANARY: 1\nrestic: 12\nrestic: x\nprovider: {BAD NAME: x, p: }\nfiles: {mail: {../x: y, ok: [1], e: ''}, Mail: {}}\nledger: {access_key: a}\ntsig: {k: {algorithm: md5, secret: '?'}}\nwebhook: short\n",
 			`b:1:10: version must be 1
 b:2:14: cluster_key must be at least 32 random characters
-b:3:1: unknown key in the bundle (known: cluster_key, files, ledger, provider, restic, tsig, version)
+b:3:1: unknown key in the bundle (known: cluster_key, files, ledger, provider, restic, tsig, version, webhook)
 b:4:9: restic must be text: put it in quotes
 b:5:1: key in the bundle stands already on line 4
 b:6:12: provider: a name here is lower-case letters, digits and ._-, at most 255
@@ -73,7 +74,8 @@ b:7:37: a file is empty
 b:7:42: a group's name is a role's name or common: lower-case letters, digits, - and _, at most 63
 b:8:9: secret_key is missing
 b:9:23: algorithm must be one of hmac-sha224, hmac-sha256, hmac-sha384, hmac-sha512
-b:9:36: secret of a tsig key must be base64`},
+b:9:36: secret of a tsig key must be base64
+b:10:10: webhook must be at least 16 random characters`},
 		{"alias", "version: 1\ncluster_key: &a 0123456789abcdef0123456789abcdef\nrestic: *a\n", "b:3:9: restic must be text"},
 		{"merge", "version: 1\ncluster_key: 0123456789abcdef0123456789abcdef\n<<: {restic: x}\n", "b:3:1: key in the bundle must be plain text"},
 		{"large", strings.Repeat("#", MaxBundle+1), "b: is larger than 4194304 bytes"},
@@ -114,6 +116,7 @@ func TestValidateRefusesWhatTheParserRefuses(t *testing.T) {
 		"empty token":   func(b *Bundle) { b.Provider["x"] = Secret{} },
 		"tsig":          func(b *Bundle) { b.TSIG["x"] = TSIGKey{Algorithm: "md5", Secret: NewSecret(canary)} },
 		"ledger":        func(b *Bundle) { b.Ledger.SecretKey = Secret{} },
+		"webhook":       func(b *Bundle) { b.Webhook = NewSecret("short") },
 		"group":         func(b *Bundle) { b.Files["../x"] = nil },
 		"file":          func(b *Bundle) { b.Files["mail"]["../x"] = NewSecret(canary) },
 		"file is a dot": func(b *Bundle) { b.Files["mail"]["."] = NewSecret(canary) },
@@ -156,6 +159,7 @@ func anyBundle() *rapid.Generator[Bundle] {
 			Provider:   rapid.MapOfN(name, secret, 0, 3).Draw(t, "provider"),
 			TSIG:       rapid.MapOfN(name, key, 0, 3).Draw(t, "tsig"),
 			Restic:     rapid.OneOf(secret, rapid.Just(Secret{})).Draw(t, "restic"),
+			Webhook:    rapid.SampledFrom([]Secret{{}, NewSecret(": #16 bytes\xff\n&more")}).Draw(t, "webhook"),
 			Files:      rapid.MapOfN(name, rapid.MapOfN(rapid.StringMatching(`[A-Za-z0-9_][A-Za-z0-9._@+-]{0,8}`), secret, 0, 4), 0, 3).Draw(t, "files"),
 		}
 		if rapid.Bool().Draw(t, "ledger") {

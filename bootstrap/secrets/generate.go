@@ -40,7 +40,7 @@ type maker interface {
 	public(e entry, secret string, now time.Time) (string, error)
 }
 
-// Generate returns b completed: the cluster key, the restic password and every file that t asks for, each only if it is
+// Generate returns b completed: the cluster key, the restic password, the webhook's secret and every file that t asks for, each only if it is
 // missing; and the names of what it made, in order ("cluster_key", "mail/imap.key"). A secret file that is there stays as
 // it is and its missing public parts are made from it; where a secret file is missing, it and all its public parts are
 // made anew. b itself is not changed. Randomness is the operating system's.
@@ -57,6 +57,10 @@ func Generate(b Bundle, t Template, now time.Time) (Bundle, []string, error) {
 	if b.Restic.IsZero() {
 		b.Restic = NewSecret(randomText(43))
 		made = append(made, "restic")
+	}
+	if b.Webhook.IsZero() {
+		b.Webhook = NewSecret(randomText(43))
+		made = append(made, "webhook")
 	}
 	for _, e := range t.entries {
 		names, err := e.complete(b.Files, now)
