@@ -21,6 +21,7 @@
 //	        join       newcomers' joins (TLS), or none        default: :7748, the same on every node
 //	        data       members' streams (TLS), or none        default: :7750, the same on every node
 //	        names      DNS on loopback, or none               default: 127.0.0.55:5354
+//	        webhook    a git server's pushes, plain HTTP      default: none; put TLS in front
 //	        metrics    plain HTTP on loopback, or none        default: none (the admin API has them, too)
 //	peers              {NODE: ADDRESS or ADDRESS:PORT}        default: found through ledger, provider and beats
 //	machine_id         the provider's ID of this machine      default: asked of the metadata service
@@ -72,7 +73,7 @@ type Config struct {
 
 // Listen says where the sidecar listens: ":PORT" or "ADDRESS:PORT". Empty: not at all, which Beats must not be.
 type Listen struct {
-	Beats, Admin, Join, Data, Names, Metrics string
+	Beats, Admin, Join, Data, Names, Webhook, Metrics string
 }
 
 // Provider changes where the provider is reached.

@@ -38,7 +38,7 @@ secrets: /srv/secrets.age
 cluster_key_file: /srv/key
 state: /srv/state
 socket: /srv/state/sock
-listen: {beats: "10.0.0.1:7000", admin: none, join: ":7", data: ":8", names: "127.0.0.1:53", metrics: "[::1]:9100"}
+listen: {beats: "10.0.0.1:7000", admin: none, join: ":7", data: ":8", names: "127.0.0.1:53", webhook: ":9", metrics: "[::1]:9100"}
 machine_id: 12345
 metadata: none
 provider: {endpoint: http://10.77.0.1:8000}
@@ -52,7 +52,7 @@ log_level: debug
 	}
 	want := Config{
 		Node: "web1", Roster: "/srv/roles.yaml", Secrets: "/srv/secrets.age", ClusterKeyFile: "/srv/key", State: "/srv/state", Socket: "/srv/state/sock",
-		Listen: Listen{Beats: "10.0.0.1:7000", Join: ":7", Data: ":8", Names: "127.0.0.1:53", Metrics: "[::1]:9100"},
+		Listen: Listen{Beats: "10.0.0.1:7000", Join: ":7", Data: ":8", Names: "127.0.0.1:53", Webhook: ":9", Metrics: "[::1]:9100"},
 		Peers: map[string]netip.AddrPort{
 			"web2": netip.MustParseAddrPort("10.0.0.2:7000"), "lb1": netip.MustParseAddrPort("[fd00::1]:7"), "lb2": netip.MustParseAddrPort("[fd00::2]:7000"),
 		},
@@ -76,6 +76,7 @@ listen:
   names: 127.0.0.1:53
   metrics: ":9100"
   data: ":7748"
+  webhook: ":7748"
 peers:
   web2: nowhere
   web3: 0.0.0.0
@@ -94,9 +95,10 @@ address_interface: eth0/1
 		"1:7: node: ", "2:8: noode: unknown key", "3:8: state: ", "4:9: socket: must not be empty", "6:10: listen.beats: must not be none",
 		"8:10: listen.names: 127.0.0.1:53 is listen.admin already", "9:12: listen.metrics: :9100 is not on loopback",
 		"10:9: listen.data: :7748 is listen.join already",
-		"12:9: peers.web2: ", "13:9: peers.web3: ", "14:11: metadata: must be text", "15:1: metadata: stands here twice",
-		"16:20: ledger.endpoint: must be https", "16:47: ledger.bucket: ", "17:12: log_level: ", "18:15: dns.server: ",
-		"19:22: anchors, aliases", "19:22: provider.endpoint: ", "20:20: address_interface: ",
+		"11:12: listen.webhook: :7748 is listen.data already",
+		"13:9: peers.web2: ", "14:9: peers.web3: ", "15:11: metadata: must be text", "16:1: metadata: stands here twice",
+		"17:20: ledger.endpoint: must be https", "17:47: ledger.bucket: ", "18:12: log_level: ", "19:15: dns.server: ",
+		"20:22: anchors, aliases", "20:22: provider.endpoint: ", "21:20: address_interface: ",
 	}
 	lines := strings.Split(err.Error(), "\n")
 	for i := range max(len(lines), len(want)) {

@@ -39,7 +39,8 @@ func (c *Config) fields(r *reader) []field {
 		{"listen", r.section(
 			field{"beats", r.unlessNone(&c.Listen.Beats)}, field{"admin", r.unlessNone(&c.Listen.Admin)}, field{"join", r.unlessNone(&c.Listen.Join)},
 			field{"data", r.unlessNone(&c.Listen.Data)},
-			field{"names", r.unlessNone(&c.Listen.Names)}, field{"metrics", r.unlessNone(&c.Listen.Metrics)})},
+			field{"names", r.unlessNone(&c.Listen.Names)}, field{"webhook", r.unlessNone(&c.Listen.Webhook)},
+			field{"metrics", r.unlessNone(&c.Listen.Metrics)})},
 		{"peers", func(key string, n *yaml.Node) { r.later(func() { c.Peers = r.peers(key, n, c.Listen.Beats) }) }},
 		{"machine_id", r.text(&c.MachineID)},
 		{"metadata", func(key string, n *yaml.Node) {

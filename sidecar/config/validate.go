@@ -81,7 +81,7 @@ func (l Listen) problems(bad func(key, format string, args ...any)) {
 	streams := map[string]string{} // address → key
 	for _, f := range []struct{ key, value, among string }{
 		{"listen.admin", l.Admin, "tcp"}, {"listen.beats", l.Beats, "udp"}, {"listen.join", l.Join, "tcp"}, {"listen.data", l.Data, "tcp"},
-		{"listen.metrics", l.Metrics, "tcp"}, {"listen.names", l.Names, ""},
+		{"listen.webhook", l.Webhook, "tcp"}, {"listen.metrics", l.Metrics, "tcp"}, {"listen.names", l.Names, ""},
 	} {
 		if f.value == "" {
 			continue
