@@ -113,6 +113,10 @@ func (s *stage) Sync(context.Context, admin.SyncFor) (admin.RoleData, error) {
 	return admin.RoleData{}, errors.New("no data on this stage")
 }
 
+func (*stage) Look() {}
+
+func (*stage) Runs() []admin.PuppetRun { return nil }
+
 func (s *stage) Destroy(_ context.Context, d admin.Destroy) (admin.Destroyed, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

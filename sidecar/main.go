@@ -52,7 +52,7 @@ beachhead.`,
 		Version: version(),
 	}
 	cmd.AddCommand(runCommand(), localCommand(), imageCommand(), publishCommand(), hostToolsCommand())
-	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), chaosCommand(), ledgerCommand(), recoverCommand(), discardCommand(), syncCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand(), secretsCommand(),
+	cmd.AddCommand(statusCommand(), planCommand(), incidentsCommand(), chaosCommand(), ledgerCommand(), recoverCommand(), discardCommand(), syncCommand(), applyCommand(), runsCommand(), switchoverCommand(), pauseCommand(), resumeCommand(), accessCommand(), secretsCommand(),
 		launchCommand(), simulateCommand())
 	return cmd
 }

@@ -78,6 +78,7 @@ type node struct {
 	role   role.Role
 	bundle secrets.Bundle
 	policy decide.Policy
+	files  map[string][]byte // what the release had of that, by name; empty where the configuration names other files
 }
 
 // newNode reads what stands in files. It reaches nothing outside the machine.
@@ -93,7 +94,10 @@ func newNode(cfg config.Config, log *slog.Logger) (*node, error) {
 	if n.policy, err = decide.New(cfg.Node, roster); err != nil {
 		return nil, err
 	}
-	n.bundle, err = cfg.ReadSecrets()
+	if n.bundle, err = cfg.ReadSecrets(); err != nil {
+		return nil, err
+	}
+	n.files, err = cfg.ReadFiles()
 	return n, err
 }
 
@@ -153,12 +157,14 @@ func (n *node) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, addresses.Close()) }()
+	ctx, restart := context.WithCancel(ctx)
+	defer restart()
 
 	// What the loop needs to give up its duties must outlive the order to stop.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, work := errgroup.WithContext(work)
-	p := &parts{node: n, me: me, addresses: addresses, conn: conn}
+	p := &parts{node: n, me: me, addresses: addresses, conn: conn, restart: restart}
 	world, err := p.assemble(work, g)
 	if err != nil {
 		stop()

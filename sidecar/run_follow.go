@@ -15,6 +15,7 @@ import (
 
 	boot "understudy/bootstrap/config"
 	"understudy/bootstrap/control"
+	"understudy/bootstrap/role"
 	"understudy/bootstrap/secrets"
 	pushes "understudy/sidecar/follow" // the package has a function of that name
 )
@@ -49,7 +50,7 @@ func (n *node) follow(path, first string, f following) (*pushes.Follower, error)
 	return pushes.New(pushes.Config{
 		Repo: repo, Branch: cfg.Branch, Cluster: n.roster.Cluster, Signers: signers, StateFile: at("control.json"), First: first, Log: n.log,
 		Origins: cfg.Sources, // without the copy in the image, which is as old as that and would pass for the branch set back
-		Peers:   f.peers, Keep: f.keep, Accepted: f.accepted,
+		Peers:   f.peers, Keep: f.keep, Accepted: f.accepted, May: func(next role.Roster) error { return mayBecome(n.roster, next) },
 	})
 }
 

@@ -150,6 +150,8 @@ type backend struct {
 	book  *book
 	chaos *chaos.Destroyer // nil: there is no ledger or no provider
 	data  *roleData        // nil: the node's role has none
+	// puppet is nil where no control repo is followed.
+	puppet *puppet
 }
 
 func (b backend) Destroy(ctx context.Context, d admin.Destroy) (admin.Destroyed, error) {

@@ -48,6 +48,8 @@ type parts struct {
 	dataPort  uint16 // of everybody; zero: there are no streams
 	journals  *journals
 	data      *roleData // nil: this node's role has none
+	puppet    *puppet   // nil: no control repo is followed
+	restart   func()    // ends this sidecar in order
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.
@@ -69,6 +71,12 @@ func (p *parts) assemble(ctx context.Context, g *errgroup.Group) (reconcile.Worl
 	}
 	if len(p.role.PrimaryUnits) > 0 {
 		w.Units = primaryUnits{jobs, p.role, p.data, p.journals.service}
+	}
+	if p.puppet, err = p.newPuppet(bus); err != nil {
+		return reconcile.World{}, err
+	}
+	if w.Restart = p.restart; p.puppet != nil {
+		w.Puppet = p.puppet
 	}
 	h := newDutyHealth(ctx, g, p.log, p.role, jobs)
 	w.Health, w.Duty = h.result, h.duty

@@ -28,6 +28,33 @@ type Release struct {
 // Release finds the current release by what bootstrap has written down. The error wraps ErrNoRelease when there is none.
 func (c Config) Release() (Release, error) { return c.release(progress.Record.Finished) }
 
+// Verified is Release also while the release is being applied for the first time.
+func (c Config) Verified() (Release, error) { return c.release(opened) }
+
+// ReadFiles are the files of the current release that this configuration is made of, by name. It has none where all of them are
+// named by hand.
+func (c Config) ReadFiles() (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for name, instead := range map[string]string{"roles.yaml": c.Roster, "secrets.age": c.Secrets} {
+		if instead != "" {
+			continue
+		}
+		path, err := c.path("", name)
+		if errors.Is(err, ErrNoRelease) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("read the current release: %w", err)
+		}
+		files[name] = data
+	}
+	return files, nil
+}
+
 // opened says that bootstrap has verified a release and could open its secrets, though it need not have been applied yet.
 func opened(r progress.Record) bool {
 	_, done := r.Step(progress.Secrets)

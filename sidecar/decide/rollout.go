@@ -192,7 +192,7 @@ func brief(commit string) string { return commit[:min(8, len(commit))] }
 func (t *turn) want(r *Role) string {
 	head, what := t.Rollout.Head, "commit "+brief(t.Rollout.Head)
 	switch b := t.bad(head); {
-	case t.Phase != cluster.Applied || t.Orders.Leave:
+	case t.Phase != cluster.Applied || t.Commit == "" || t.Orders.Leave:
 		return ""
 	case head == t.Commit:
 		return t.drift()
@@ -227,7 +227,7 @@ func (t *turn) drift() string {
 	case t.Rollout.Drifted:
 		t.act(Rehearse{Reason: Reason(fmt.Sprintf("is this node still as commit %s wants it?", brief(t.Commit))), Commit: t.Commit})
 		return ""
-	case n.Commit != t.Commit || n.At == 0 || n.At < t.Rollout.Applied.At || n.Good && n.Changes == 0:
+	case n.Commit != t.Commit || n.At == 0 || n.At < t.Rollout.Applied.At || n.Good && n.Changes == 0 || !n.Good && !n.Judged:
 		return ""
 	case !n.Good:
 		t.blocked("correction of drift", n.Why)

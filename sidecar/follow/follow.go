@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"understudy/bootstrap/control"
+	"understudy/bootstrap/role"
 )
 
 const (
@@ -67,6 +68,8 @@ type Config struct {
 	Every time.Duration
 	// Log gets what was accepted and refused. Nil: nobody does.
 	Log *slog.Logger
+	// May says whether the running cluster can go over to a commit's roles.yaml; its error is shown. Nil: it always can.
+	May func(role.Roster) error
 	// Accepted is called by Run after a new commit is accepted. Nil: nobody is told.
 	Accepted func()
 }
@@ -147,6 +150,9 @@ func (f *Follower) State() State {
 	s.Bytes = f.cfg.Repo.Traffic()
 	return s
 }
+
+// Branch is the one that is followed.
+func (f *Follower) Branch() string { return f.cfg.Branch }
 
 // Poke asks for a look now. Calls before that look begins are one; looks are at least a second apart.
 func (f *Follower) Poke() {

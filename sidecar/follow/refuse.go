@@ -83,6 +83,12 @@ func (f *Follower) checkRoles(c control.Commit) error {
 	if roster.Cluster != f.cfg.Cluster {
 		return refusal(fmt.Sprintf("its %s is of the cluster %s, and this one is %s; push a commit with the right name", name, roster.Cluster, f.cfg.Cluster))
 	}
+	if f.cfg.May == nil {
+		return nil
+	}
+	if err := f.cfg.May(roster); err != nil {
+		return refusal(err.Error() + "; push a commit without that")
+	}
 	return nil
 }
 
