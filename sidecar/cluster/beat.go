@@ -131,6 +131,8 @@ type Rollout struct {
 	Ask string
 	// Busy: it has begun, with the leave of every other node of the role.
 	Busy bool
+	// Restarts: its sidecar is about to end and to be started anew, or waits for others that do.
+	Restarts bool
 	// Yield is the node of the same role that this one gives leave: it begins nothing itself meanwhile. Empty: nobody.
 	Yield string
 	// Bad are the commits that nobody may apply any more, the oldest known first, MostBad at most.
@@ -149,7 +151,7 @@ type BadCommit struct {
 }
 
 // MostWhy is how long a reason in a beat may be, in bytes.
-const MostWhy = 160
+const MostWhy = 320
 
 // Phase is how far a node has come.
 type Phase uint8

@@ -17,6 +17,8 @@ type Memory struct {
 	// Yield is the node of the role that this one gives leave to change, Handing why the role's duty must leave this node before it
 	// changes itself. Empty: nobody, and it need not.
 	Yield, Handing string
+	// Restarting is since when this node says that its sidecar is to be started anew; zero: it is not.
+	Restarting cluster.Instant
 }
 
 // Lasting goes to the disk whenever it changes, before anything is said or done about it.

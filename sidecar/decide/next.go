@@ -32,7 +32,7 @@ func Next(v View, m Memory, p Policy) Decision {
 	t.readMachines()
 	t.publish()
 	t.rollout()
-	t.out.Memory = Memory{Yield: t.rolling.Yield, Handing: t.handing, Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts, Short: t.shortSince}
+	t.out.Memory = Memory{Yield: t.rolling.Yield, Handing: t.handing, Restarting: t.restarting, Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts, Short: t.shortSince}
 	t.out.Say = t.say()
 	v.Room.seen = t.room
 	t.out.LookAgain = max(t.look, v.Now.Add(time.Millisecond))
@@ -59,6 +59,7 @@ type turn struct {
 	shortSince cluster.Instant
 	short      bool // a duty lacks a majority, so the ledger and the provider matter
 	rolling    cluster.Rollout
+	restarting cluster.Instant
 	handing    string // why the role's duty must go to another node before Puppet runs here
 	out        Decision
 }

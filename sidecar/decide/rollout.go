@@ -197,7 +197,7 @@ func (t *turn) want(r *Role) string {
 	case head == t.Commit:
 		return t.drift()
 	case b != nil && b.Why != "":
-		t.blocked(what, fmt.Sprintf("%s failed with it: %s; push a commit that mends it", b.Node, b.Why))
+		t.blocked(what, fmt.Sprintf("%s failed with it: %s; push a commit that mends it", b.Node, clip(b.Why)))
 		return ""
 	case b != nil:
 		t.blocked(what, b.Node+" failed with it, see its log; push a commit that mends it")
@@ -390,7 +390,7 @@ func (t *turn) bake(r *Role, run RunReading) {
 	since := max(run.At, t.Started)
 	switch after := t.Now.Sub(since); {
 	case t.Rollout.Stale:
-		t.act(Restart{Reason: Reason(fmt.Sprintf("commit %s changes roles.yaml or the secrets", brief(run.Commit)))})
+		t.restart(run)
 	case after < bake:
 		t.at(since.Add(bake) + 1)
 	case t.ownHealth() == cluster.Healthy:
@@ -404,6 +404,37 @@ func (t *turn) bake(r *Role, run RunReading) {
 	default:
 		t.back(run, fmt.Sprintf("%s did not become healthy within %s after it", t.p.Self, ms(patience)))
 	}
+}
+
+// restart starts this sidecar anew, with the roles.yaml and the secrets of the commit that is applied now: one node after the other, so that
+// those who stay are a majority. Whoever wants to says so first, for long enough that everybody has heard it or counts as silent.
+func (t *turn) restart(run RunReading) {
+	t.rolling.Restarts = true
+	if t.restarting = t.was.Restarting; t.restarting == 0 || t.was.For != t.Started {
+		t.restarting = t.Now
+	}
+	staying, before := 0, true
+	for _, k := range t.p.Nodes {
+		said := t.said(k)
+		switch {
+		case k == t.p.Self:
+			before = false
+		case said.Phase == cluster.Stopping || before && said.Rollout.Restarts:
+			t.blocked("new start of this sidecar", k+" comes first")
+			return
+		case t.alive(k) && said.Voting:
+			staying++
+		}
+	}
+	if need := min(t.p.majority(), len(t.p.Nodes)-1); staying < need {
+		t.blocked("new start of this sidecar", fmt.Sprintf("only %d other members would go on voting, and %d must", staying, need))
+		return
+	}
+	if at := t.restarting.Add(t.p.Timings.Detection); t.Now <= at {
+		t.at(at + 1)
+		return
+	}
+	t.act(Restart{Reason: Reason(fmt.Sprintf("commit %s changes roles.yaml or the secrets", brief(run.Commit)))})
 }
 
 // back condemns the commit that was tried, and turns round. A run that was to correct a drift has no commit to blame.

@@ -27,6 +27,12 @@ func trying(v *View, m *Memory, run RunReading) {
 	v.Rollout.Applied = run
 }
 
+// changed lets lb2 have applied a commit with another roles.yaml.
+func changed(v *View, m *Memory) {
+	trying(v, m, RunReading{ID: "3", Commit: newCommit, At: v.Now, Good: true, Judged: true})
+	v.Commit, v.Rollout.Stale = newCommit, true
+}
+
 func rolloutCases() []decisionCase {
 	return []decisionCase{
 		{"S10", "a commit that is new is rehearsed first", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {
@@ -64,9 +70,20 @@ func rolloutCases() []decisionCase {
 			after(g, v, patience)
 			v.Health, v.StandbyHealth = cluster.Unhealthy, cluster.Unhealthy
 		}},
-		{"S10", "the commit changes roles.yaml", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {
-			trying(v, m, RunReading{ID: "3", Commit: newCommit, At: v.Now, Good: true, Judged: true})
-			v.Commit, v.Rollout.Stale = newCommit, true
+		{"S10", "the commit changes roles.yaml", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) { changed(v, m) }},
+		{"S10", "all have heard that the sidecar restarts", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {
+			changed(v, m)
+			m.Restarting = v.Now.Add(-p.Timings.Detection - 1)
+		}},
+		{"S10", "another sidecar restarts first", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {
+			changed(v, m)
+			m.Restarting = v.Now.Add(-p.Timings.Detection - 1)
+			saying(v, "lb1", func(a *cluster.Announcement) { a.Rollout.Restarts = true })
+		}},
+		{"S10", "too few would go on voting", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {
+			changed(v, m)
+			m.Restarting = v.Now.Add(-p.Timings.Detection - 1)
+			saying(v, "lb3", func(a *cluster.Announcement) { a.Voting = false })
 		}},
 		{"S10", "the node is healthy after the run", "lb2", three, false, func(g *rig, v *View, m *Memory, p *Policy) {
 			trying(v, m, RunReading{ID: "3", Commit: newCommit, At: v.Now.Add(-bake), Good: true, Judged: true})

@@ -42,6 +42,7 @@ const (
 const (
 	flagBusy    = 1 << iota
 	flagCurrent // the newest commit is the applied one
+	flagRestarts
 )
 
 // lag is what changes in a mirror from beat to beat.
@@ -85,7 +86,7 @@ func appendAnnouncement(b []byte, a cluster.Announcement) []byte {
 // appendRollout spares what is mostly so: the newest commit is the applied one, and nobody asks for anything.
 func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
 	current := x.Head == applied
-	b = append(b, flagIf(x.Busy, flagBusy)|flagIf(current, flagCurrent))
+	b = append(b, flagIf(x.Busy, flagBusy)|flagIf(current, flagCurrent)|flagIf(x.Restarts, flagRestarts))
 	if !current {
 		b = appendString(b, x.Head)
 	}
@@ -96,8 +97,8 @@ func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
 }
 
 func (r *reader) rollout(applied string) cluster.Rollout {
-	f := r.upTo(flagBusy | flagCurrent)
-	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0}
+	f := r.upTo(flagBusy | flagCurrent | flagRestarts)
+	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0, Restarts: f&flagRestarts != 0}
 	if f&flagCurrent == 0 {
 		x.Head = r.string()
 		r.bad = r.bad || x.Head == applied // there is one way to write a thing
