@@ -93,6 +93,14 @@ func (s *server) uploadPack(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "not a request of git's: "+err.Error(), http.StatusBadRequest)
 		return
 	}
+	control := http.NewResponseController(w)
+	// A server's timeouts are for short answers. From here on it is the turn, the context and the pace that bound this one. (A deadline
+	// for reading would end the context, too: net/http watches the connection by reading from it.)
+	for _, limit := range []func(time.Time) error{control.SetReadDeadline, control.SetWriteDeadline} {
+		if err := limit(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return // the connection is gone
+		}
+	}
 	ctx, cancel := context.WithTimeout(req.Context(), DefaultSourceTimeout)
 	defer cancel()
 	select {
@@ -121,7 +129,7 @@ func (s *server) uploadPack(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	head(w, "result")
-	out := bufio.NewWriterSize(&paced{w, http.NewResponseController(w)}, 64<<10)
+	out := bufio.NewWriterSize(&paced{w, control}, 64<<10)
 	err = a.write(ctx, out, st)
 	if err = done(err); err != nil {
 		s.repo.opts.Log.Warn("a copy of the control repo was not served to its end", "err", err)
