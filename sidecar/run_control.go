@@ -7,12 +7,14 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"understudy/bootstrap/control"
+	"understudy/bootstrap/role"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/peerlink"
 )
@@ -76,7 +78,7 @@ func (l *single) Close() error {
 func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
 
 // controlPeers are the members that can be asked for the control repo now, each by a stream of its own: the sources after the origin's.
-// They are asked in the order of their names, this node's role first: what happened to the role's nodes they have heard of.
+// This node's own role comes first: its nodes are the likeliest to have the commit that this one wants.
 func (p *parts) controlPeers() []control.Source {
 	nodes := append(slices.Clone(p.role.Nodes), p.roster.Nodes()...)
 	var all []control.Source
@@ -100,7 +102,8 @@ func (p *parts) controlPeers() []control.Source {
 }
 
 // goodCommit is the commit that a new machine of a node shall take: the one that most living nodes of its role have applied, else
-// this node's own. A commit that is known to be bad, or on trial, counts for nothing. Empty: none is known, so the branch's newest.
+// this node's own. A commit that is known to be bad, or on trial, or that has no such node, counts for nothing. Empty: none is known, so
+// the branch's newest.
 func (p *parts) goodCommit(node string) string {
 	_, v, d, _ := p.snapshot()
 	said := map[string]cluster.Announcement{p.cfg.Node: d.Say}
@@ -116,7 +119,7 @@ func (p *parts) goodCommit(node string) string {
 		}
 	}
 	good := func(a cluster.Announcement) bool {
-		return len(a.Commit) == 40 && !bad[a.Commit] && a.Rollout.Ask != a.Commit
+		return len(a.Commit) == 40 && !bad[a.Commit] && a.Rollout.Ask != a.Commit && !p.lacks(a.Commit, node)
 	}
 	own := ""
 	if a := said[p.cfg.Node]; good(a) {
@@ -137,4 +140,17 @@ func (p *parts) goodCommit(node string) string {
 		}
 	}
 	return best
+}
+
+// lacks reports whether it is known here that a commit has no role for a node: its machine could not be one by that commit.
+func (p *parts) lacks(commit, node string) bool {
+	data, err := os.ReadFile(filepath.Join(p.cfg.State, "releases", commit, "roles.yaml"))
+	if err != nil {
+		return false // the release is not on this node
+	}
+	r, err := role.Parse("roles.yaml", data)
+	if err == nil {
+		_, err = r.ForHost(node)
+	}
+	return err != nil
 }

@@ -96,6 +96,13 @@ func TestANewMachineIsToldTheCommitThatItsRoleHasApplied(t *testing.T) {
 	condemning := at(a)
 	condemning.Rollout.Bad = []cluster.BadCommit{{Commit: b}}
 	type said = map[string]cluster.Announcement
+	for commit, nodes := range map[string]string{a: "mail[1-2]", c: "mail[2-3]"} { // that of b is not on this node
+		dir := filepath.Join(m.cfg.State, "releases", commit)
+		text := strings.Replace(mailRoster, "mail[1-2]", nodes, 1)
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "roles.yaml"), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, tc := range map[string]struct {
 		said        said
 		node, heard string
@@ -107,6 +114,7 @@ func TestANewMachineIsToldTheCommitThatItsRoleHasApplied(t *testing.T) {
 		"this node's, in its role":   {said{"web1": at(b), "web2": at(a)}, "web2", "web2", b},
 		"not one on trial":           {said{"web1": at(a), "mail1": trying}, "mail2", "mail1", a},
 		"not a bad one":              {said{"web1": condemning, "mail1": at(b)}, "mail2", "mail1", a},
+		"not one that lacks it":      {said{"web1": at(b), "mail2": at(c)}, "mail1", "mail2", b},
 		"none is known":              {said{"web1": trying}, "mail2", "mail1", ""},
 		"nothing was applied yet":    {said{}, "mail2", "mail1", ""},
 		"no node":                    {said{"web1": at(b)}, "", "mail1", b},

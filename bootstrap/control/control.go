@@ -9,6 +9,8 @@
 // checked, so the signature over a commit covers each byte exported from it. A source therefore need
 // not be trusted for what it serves, only for serving at all.
 //
+// The local copy is a source in turn: Handler serves it to other machines, which need not trust this one either.
+//
 // It refuses submodules, symbolic links that leave the tree, names that git itself refuses, trees beyond
 // its limits, and commits whose headers are not exactly in the form git writes.
 //
