@@ -67,13 +67,14 @@ func TestAPeersCopyIsASourceLikeItsOrigin(t *testing.T) {
 
 func TestAPeersUpdateBringsWhatIsNewOnly(t *testing.T) {
 	o := newOrigin(t)
-	oldest := o.commit("a", "1\n")
 	noise := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{}).Read(noise)
-	o.commit("big", string(noise))
-	o.git("checkout", "--quiet", "-b", "side", oldest)
-	o.commit("b", "2\n")
-	o.git("checkout", "--quiet", "main")
+	oldest := o.commit("big", string(noise)) // in no newer tree, so that who has the newest could do without
+	for _, branch := range []string{"side", "main"} {
+		o.git("checkout", "--quiet", "-B", branch, oldest)
+		o.git("rm", "--quiet", "big")
+		o.commit(branch, "1\n")
+	}
 	peer, ours := newRepo(t, Options{Oldest: oldest}), newRepo(t, Options{Oldest: oldest})
 	fetch(t, peer, o.dir)
 	url := serveCopy(t, peer.Dir)
@@ -190,6 +191,57 @@ func TestADamagedCopyIsNotServedAsWhole(t *testing.T) {
 	}
 }
 
+func TestAnObjectThatIsNotWhatItsNameSaysIsNotServed(t *testing.T) {
+	for kind, find := range map[string]string{"a blob": "HEAD:a", "a tree": "HEAD^{tree}", "a commit": "HEAD"} {
+		o := newOrigin(t)
+		o.commit("a", "good\n")
+		o.commit("a", "evil\n")
+		content := func(at string) (path string, data []byte) {
+			name := o.git("rev-parse", at)
+			path = filepath.Join(o.dir, ".git/objects", name[:2], name[2:])
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return path, data
+		}
+		at, _ := content(find)
+		_, other := content(strings.Replace(find, "HEAD", "HEAD~1", 1)) // whole, and of the same size or nearly so
+		if err := errors.Join(os.Chmod(at, 0o644), os.WriteFile(at, other, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		body, err := posted(t, serveCopy(t, filepath.Join(o.dir, ".git")), "want "+o.git("rev-parse", "main")+"\n", "", "done\n")
+		if err == nil && string(body) != "not now\n" {
+			t.Errorf("%s: got %q to its end, want nothing, or that it breaks off", kind, body)
+		}
+	}
+}
+
+// posted sends one round to a server. An error says that the answer broke off.
+func posted(t *testing.T, url string, all ...string) ([]byte, error) {
+	t.Helper()
+	res, err := http.Post(url+"/git-upload-pack", "application/x-git-upload-pack-request", strings.NewReader(lines(all...)))
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	return io.ReadAll(res.Body)
+}
+
+// lines are packet lines, an empty one a flush.
+func lines(all ...string) string {
+	var b bytes.Buffer
+	e := pktline.NewEncoder(&b)
+	for _, l := range all {
+		if l == "" {
+			_ = e.Flush() // into memory
+			continue
+		}
+		_ = e.EncodeString(l)
+	}
+	return b.String()
+}
+
 // What is served is read while it is replaced, and stays readable until it has been served.
 func TestServingOutlivesTheExchangeOfTheCopy(t *testing.T) {
 	o := newOrigin(t)
@@ -262,42 +314,36 @@ func TestFetchesAreServedWhileTheCopyChanges(t *testing.T) {
 
 func TestWhatIsServedToWhomAsksOddly(t *testing.T) {
 	o := newOrigin(t)
-	tip := o.commit("a", "1\n")
-	o.git("checkout", "--quiet", "-b", "other")
-	side := o.commit("b", "secret\n")
+	gone := o.commit("a", "1\n")
 	peer := newRepo(t, Options{})
 	fetch(t, peer, o.dir)
+	o.git("commit", "--quiet", "--amend", "--message=another")
+	tip := o.git("rev-parse", "HEAD")
+	fetch(t, peer, o.dir) // which has both now
+	o.git("checkout", "--quiet", "-b", "other")
+	side := o.commit("b", "secret\n")
 	url := serveCopy(t, peer.Dir)
-	lines := func(all ...string) string {
-		var b bytes.Buffer
-		e := pktline.NewEncoder(&b)
-		for _, l := range all {
-			if l == "" {
-				e.Flush()
-				continue
-			}
-			e.EncodeString(l)
-		}
-		return b.String()
-	}
 	const kind = "application/x-git-upload-pack-request"
 	for name, c := range map[string]struct {
 		method, path, kind, body string
 		status                   int
 		want                     string
 	}{
-		"another service":            {"GET", "/info/refs?service=git-receive-pack", "", "", 403, ""},
-		"the dumb protocol":          {"GET", "/info/refs", "", "", 403, ""},
-		"a file of the repository":   {"GET", "/HEAD", "", "", 404, ""},
-		"a push":                     {"POST", "/git-receive-pack", kind, "", 404, ""},
-		"another type":               {"POST", "/git-upload-pack", "text/plain", lines("want "+tip+"\n", "", "done\n"), 400, ""},
-		"nothing":                    {"POST", "/git-upload-pack", kind, "", 400, ""},
-		"a limit by time":            {"POST", "/git-upload-pack", kind, lines("want "+tip+"\n", "deepen-since 1\n", "", "done\n"), 400, ""},
-		"what is not a have":         {"POST", "/git-upload-pack", kind, lines("want "+tip+"\n", "", "gimme\n"), 400, ""},
-		"what is in no branch":       {"POST", "/git-upload-pack", kind, lines("want "+side+"\n", "", "done\n"), 200, "not our ref"},
-		"a round that is not over":   {"POST", "/git-upload-pack", kind, lines("want "+tip+"\n", "", "have "+side+"\n", ""), 200, "0008NAK\n"},
-		"a have that is known":       {"POST", "/git-upload-pack", kind, lines("want "+tip+"\n", "", "have "+tip+"\n", ""), 200, "0031ACK " + tip + "\n"},
-		"more than a request can be": {"POST", "/git-upload-pack", kind, strings.Repeat(lines("want "+tip+"\n"), 1<<15), 400, "too large"},
+		"another service":             {"GET", "/info/refs?service=git-receive-pack", "", "", 403, ""},
+		"the dumb protocol":           {"GET", "/info/refs", "", "", 403, ""},
+		"a file of the repository":    {"GET", "/HEAD", "", "", 404, ""},
+		"a push":                      {"POST", "/git-receive-pack", kind, "", 404, ""},
+		"another type":                {"POST", "/git-upload-pack", "text/plain", lines("want "+tip+"\n", "", "done\n"), 400, ""},
+		"nothing":                     {"POST", "/git-upload-pack", kind, "", 400, ""},
+		"a limit by time":             {"POST", "/git-upload-pack", kind, lines("want "+tip+"\n", "deepen-since 1\n", "", "done\n"), 400, ""},
+		"what is not a have":          {"POST", "/git-upload-pack", kind, lines("want "+tip+"\n", "", "gimme\n"), 400, ""},
+		"what is in no branch":        {"POST", "/git-upload-pack", kind, lines("want "+side+"\n", "", "done\n"), 200, "not our ref"},
+		"what no branch has any more": {"POST", "/git-upload-pack", kind, lines("want "+gone+"\n", "", "done\n"), 200, "not our ref"},
+		"all that both have":          {"POST", "/git-upload-pack", kind, lines("want "+tip+" multi_ack_detailed\n", "", "have "+gone+"\n", "have "+tip+"\n", ""), 200, "ACK " + gone + " common\n0038ACK " + tip + " common\n0008NAK\n"},
+		"the last that both have":     {"POST", "/git-upload-pack", kind, lines("want "+tip+" multi_ack_detailed\n", "", "have "+tip+"\n", "done\n"), 200, "0038ACK " + tip + " common\n0031ACK " + tip + "\nPACK"},
+		"a round that is not over":    {"POST", "/git-upload-pack", kind, lines("want "+tip+"\n", "", "have "+side+"\n", ""), 200, "0008NAK\n"},
+		"a have that is known":        {"POST", "/git-upload-pack", kind, lines("want "+tip+"\n", "", "have "+tip+"\n", ""), 200, "0031ACK " + tip + "\n"},
+		"more than a request can be":  {"POST", "/git-upload-pack", kind, strings.Repeat(lines("want "+tip+"\n"), 1<<15), 400, "too large"},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), c.method, url+c.path, strings.NewReader(c.body))
 		if err != nil {

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/go-git/go-billy/v5"
-	"github.com/go-git/go-billy/v5/helper/chroot"
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
@@ -42,7 +41,11 @@ func openStore(dir string) *store {
 // openServed is openStore for objects that are passed on and never held. A symbolic link is not resolved now: it is the kernel's to an
 // open directory, which may be renamed.
 func openServed(dir string) *store {
-	return openWith(dir, chroot.New(new(osfs.ChrootOS), dir), filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: largeObject})
+	files, err := osfs.New("/").Chroot(dir) // osfs.New(dir) would resolve it
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", dir, err)) // only a path that leaves the root fails
+	}
+	return openWith(dir, files, filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: largeObject})
 }
 
 func openWith(dir string, files billy.Filesystem, o filesystem.Options) *store {
