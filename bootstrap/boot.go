@@ -77,6 +77,9 @@ type boot struct {
 	puppetErr error
 	loaded    *converge.Preloaded // nil: a plain run
 
+	failed *progress.Failed // how the attempt before this one ended; nil: well, or there was none
+	pinned time.Time        // when nobody who answered had the pinned commit for the first time
+
 	node    string // our hostname
 	release string // directory of the exported tree
 	roster  role.Roster
@@ -121,13 +124,13 @@ func (b *boot) hasRelease() bool {
 
 func (b *boot) releaseDir() string { return filepath.Join(b.at.releases, b.engine.record.Commit) }
 
-// repo opens the local copy of the control repo. Nothing is touched yet.
-func (b *boot) repo() (*control.Repo, error) {
+// repo opens the local copy of the control repo, for a fetch of one commit or, where pin is empty, of the newest. Nothing is touched yet.
+func (b *boot) repo(pin string) (*control.Repo, error) {
 	_, oldest, err := b.trust()
 	if err != nil {
 		return nil, err
 	}
-	return control.Open(b.at.repo, b.at.releases, control.Options{Log: b.log, Oldest: oldest, Runner: b.runner})
+	return control.Open(b.at.repo, b.at.releases, control.Options{Log: b.log, Oldest: oldest, Pin: pin, Runner: b.runner})
 }
 
 // preload starts to load Puppet while other things are waited for, if there is a run to come.

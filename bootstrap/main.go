@@ -167,6 +167,7 @@ func prepare(cfg config.Config, o options, s surroundings, news <-chan struct{})
 	if b.engine.adopt(progress.Machine{MachineID: machine}) {
 		s.log.Warn("the record of earlier steps is another machine's; starting over", "machine", machine)
 	}
+	b.failed = b.engine.record.Failed
 	b.engine.record.Attempt++
 	b.engine.relog()
 	return b, nil

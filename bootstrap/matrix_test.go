@@ -50,6 +50,18 @@ func troublesBeforePuppet() []trouble {
 		{name: "no source there", make: func(r *rig) {
 			r.config["sources"] = fmt.Sprintf("[http://%s/a.git, /nonexistent/b.git]", closedPort(r.t))
 		}},
+		{name: "no source there, and no peer that has a copy", make: func(r *rig) { r.originAway(); r.pin = r.head() }},
+		{name: "no source there, and the peers know another identity", make: func(r *rig) {
+			r.originAway()
+			r.mirror()
+			r.config["retry"] = "{first: 100ms, most: 100ms}" // not so often that the peers answer nothing else
+			r.run("after join")
+			r.makeKeysOf()
+		}},
+		{name: "unsigned commit at the peers", make: func(r *rig) {
+			r.pin = r.commitAs(map[string]string{"x": "y"}, nil)
+			r.commit(map[string]string{"x": "z"})
+		}},
 		{name: "no repository there", make: func(r *rig) { r.config["sources"] = "[" + r.metaURL + "/x.git]" }},
 		{name: "no such branch", make: func(r *rig) { r.config["branch"] = "production" }},
 		{name: "nobody may sign", make: func(r *rig) { r.setMeta("user-data", "") }},

@@ -35,6 +35,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"understudy/bootstrap/command"
+	"understudy/bootstrap/control"
 	"understudy/bootstrap/progress"
 	"understudy/bootstrap/secrets"
 )
@@ -98,8 +99,10 @@ type rig struct {
 	key      secrets.Secret
 	peer     string // address of the join server
 	joins    *secrets.JoinServer
-	oldest   string // what the peers say
-	handover string // where a seed waits
+	oldest   string        // what the peers say
+	pin      string        // likewise
+	copy     *control.Repo // the peer's
+	handover string        // where a seed waits
 	config   map[string]string
 	log      string // output of the last run
 
@@ -302,6 +305,29 @@ func (r *rig) commitAs(files map[string]string, signer git.Signer) string {
 	return hash.String()
 }
 
+// head is the origin's newest commit.
+func (r *rig) head() string {
+	r.t.Helper()
+	head, err := r.repo.Head()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return head.Hash().String()
+}
+
+// mirror brings the peer's copy up to the origin. Without it the peer has none.
+func (r *rig) mirror() {
+	r.t.Helper()
+	if _, err := r.copy.Fetch(r.t.Context(), []control.Source{{URL: r.origin}}, "main"); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// originAway lets nobody answer where the origin was.
+func (r *rig) originAway() {
+	r.config["sources"] = fmt.Sprintf("[http://%s/control.git]", closedPort(r.t))
+}
+
 // servePeer runs a real join server until the test ends.
 func (r *rig) servePeer() {
 	r.t.Helper()
@@ -309,11 +335,16 @@ func (r *rig) servePeer() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	dir := r.t.TempDir()
+	if r.copy, err = control.Open(filepath.Join(dir, "control.git"), filepath.Join(dir, "releases"), control.Options{Oldest: r.head()}); err != nil {
+		r.t.Fatal(err)
+	}
 	r.joins, err = secrets.NewJoinServer(secrets.JoinConfig{
 		Log: slog.New(slog.DiscardHandler), Cluster: "blog", ClusterKey: r.key, Certificate: cert, Used: &secrets.MemoryUsed{},
-		Membership: func(context.Context) (secrets.Membership, error) {
-			return secrets.Membership{Identity: r.identity, AllowedSigners: allowedSigners(r.signer.PublicKey()), OldestCommit: r.oldest}, nil
+		Membership: func(context.Context, string) (secrets.Membership, error) {
+			return secrets.Membership{Identity: r.identity, AllowedSigners: allowedSigners(r.signer.PublicKey()), OldestCommit: r.oldest, Commit: r.pin}, nil
 		},
+		Control: r.copy.Handler(),
 		Source: func(_ context.Context, _ secrets.Ticket, _ netip.AddrPort, machine string) error {
 			if machine != "4711" {
 				return secrets.ErrWrongSource
@@ -424,3 +455,15 @@ func (r *rig) mustBeDone(node, role string) {
 
 // runs is how often Puppet was started.
 func (r *rig) runs() int { return strings.Count(r.read("puppet-runs"), "run\n") }
+
+// reset points the origin's branch elsewhere.
+func (r *rig) reset(commit string) {
+	r.t.Helper()
+	tree, err := r.repo.Worktree()
+	if err == nil {
+		err = tree.Reset(&git.ResetOptions{Commit: plumbing.NewHash(commit), Mode: git.HardReset})
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}

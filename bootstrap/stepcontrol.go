@@ -9,30 +9,39 @@ import (
 	"understudy/bootstrap/progress"
 )
 
-// fetch brings the newest commit of the branch from the first source that answers.
+// fetch brings the newest commit of the branch, or the one that the peers named, from the first source that answers and has it.
 func fetch(ctx context.Context, b *boot) (string, error) {
-	repo, err := b.repo()
+	pin, err := b.pin()
 	if err != nil {
 		return "", err
 	}
-	c, err := repo.Fetch(ctx, b.cfg.From(), b.cfg.Branch)
+	from := b.places(ctx)
+	c, err := b.bring(ctx, from, pin)
 	if err != nil {
-		return "", fetchFailure(err, b.cfg.Branch)
+		return "", fetchFailure(err, from.own(err), b.cfg.Branch)
 	}
 	b.engine.record.Commit = c.Hash
 	b.engine.relog()
-	return fmt.Sprintf("commit %.12s of %s: %s", c.Hash, b.cfg.Branch, c.Subject), nil
+	detail := fmt.Sprintf("commit %.12s of %s: %s", c.Hash, b.cfg.Branch, c.Subject)
+	if c.Hash == pin {
+		detail += " (as the peers say)"
+	}
+	return detail, nil
 }
 
-func fetchFailure(err error, branch string) error {
+// fetchFailure gives a meaning to a fetch that came to nothing, by what the image's own sources said.
+func fetchFailure(err, own error, branch string) error {
+	_, known := errors.AsType[*failure](err)
 	switch {
+	case known:
+		return err
 	case errors.Is(err, control.ErrDiskFull):
 		return fail(exitDiskFull, err, "make room (df -h); it is tried again by itself")
-	case errors.Is(err, control.ErrNoBranch):
+	case errors.Is(own, control.ErrNoBranch):
 		return fail(exitNoBranch, err, "push the branch "+branch+", or correct `branch` in the image's bootstrap.yaml")
-	case errors.Is(err, control.ErrTooLarge):
+	case errors.Is(own, control.ErrTooLarge):
 		return fail(exitTree, err, "make the repository smaller; big files belong elsewhere")
-	case errors.Is(err, control.ErrAuth), errors.Is(err, control.ErrNoRepository):
+	case errors.Is(own, control.ErrAuth), errors.Is(own, control.ErrNoRepository):
 		return fail(exitNoSource, err, "correct the source in the image's bootstrap.yaml, or its credentials")
 	}
 	return retry(exitNoSource, err, "see whether this machine reaches one of the sources in bootstrap.yaml")
@@ -54,7 +63,7 @@ func verify(ctx context.Context, b *boot) (string, error) {
 		return "", failf(exitSignature, "bake "+b.cfg.AllowedSigners+" into the image, or give the machine a ticket",
 			"nobody is allowed to sign commits: neither the cluster nor the image has named allowed signers")
 	}
-	repo, err := b.repo()
+	repo, err := b.repo("")
 	if err != nil {
 		return "", err
 	}
@@ -87,7 +96,7 @@ func verifyFailure(err error) error {
 
 // export writes the commit's tree as a release.
 func export(ctx context.Context, b *boot) (string, error) {
-	repo, err := b.repo()
+	repo, err := b.repo("")
 	if err != nil {
 		return "", err
 	}

@@ -11,6 +11,7 @@ import (
 	"understudy/bootstrap/command"
 	"understudy/bootstrap/converge"
 	"understudy/bootstrap/progress"
+	"understudy/bootstrap/secrets"
 )
 
 const runByHand = "see journalctl -t understudy-bootstrap PHASE=puppet"
@@ -113,6 +114,9 @@ func finish(_ context.Context, b *boot) (string, error) {
 	}
 	if err := writeFile(b.at.done, []byte(text), 0o644, durable); err != nil {
 		return "", fmt.Errorf("write the done-marker: %w", err)
+	}
+	if err := secrets.ForgetCommit(b.at.state); err != nil {
+		b.log.Warn("the commit of the first boot is still on the disk", "err", err) // the marker outweighs it
 	}
 	return fmt.Sprintf("%s is a %s node now", b.fact.Node, b.self.Name), nil
 }

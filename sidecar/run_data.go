@@ -39,7 +39,7 @@ func (p *parts) serveData(ctx context.Context, g *errgroup.Group, authority *adm
 		p.dataPort = uint16(at.Port)
 	}
 	p.links = links
-	protocols := map[string]peerlink.Handler{peerlink.Journal: p.journals.hold}
+	protocols := map[string]peerlink.Handler{peerlink.Journal: p.journals.hold, peerlink.Control: p.serveControl}
 	if p.data != nil {
 		protocols[peerlink.Mirror] = p.serveMirror
 		g.Go(func() error { return p.data.keeper.Run(ctx) })

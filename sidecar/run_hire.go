@@ -54,7 +54,7 @@ func (p *parts) joinPeers(newcomer string) []string {
 	return peers
 }
 
-// serveJoins hands the cluster's identity to machines that show a ticket.
+// serveJoins hands the cluster's identity to machines that show a ticket, and the control repo to those that have it.
 func (p *parts) serveJoins(ctx context.Context, g *errgroup.Group) error {
 	if p.cfg.Listen.Join == "" || p.provider == nil || p.book == nil {
 		return nil // nobody could be checked, so nobody joins here
@@ -65,8 +65,7 @@ func (p *parts) serveJoins(ctx context.Context, g *errgroup.Group) error {
 	}
 	srv, err := secrets.NewJoinServer(secrets.JoinConfig{
 		Log: p.log, Cluster: p.roster.Cluster, ClusterKey: p.bundle.ClusterKey, Certificate: cert,
-		Membership: func(context.Context) (secrets.Membership, error) { return secrets.LoadMembership(p.cfg.Membership()) },
-		Source:     p.checkNewcomer, Used: spent{p.book},
+		Membership: p.membershipFor, Control: p.control, Source: p.checkNewcomer, Used: spent{p.book},
 	})
 	if err != nil {
 		return fmt.Errorf("serve joins: %w", err)
@@ -80,6 +79,13 @@ func (p *parts) serveJoins(ctx context.Context, g *errgroup.Group) error {
 	}
 	g.Go(func() error { return srv.Serve(ctx, l) })
 	return nil
+}
+
+// membershipFor is this node's membership with the commit that a new machine of a node shall take.
+func (p *parts) membershipFor(_ context.Context, node string) (secrets.Membership, error) {
+	m, err := secrets.LoadMembership(p.cfg.Membership())
+	m.Commit = p.goodCommit(node)
+	return m, err
 }
 
 // checkNewcomer asks the provider, by ID, whether the caller is the machine that the ticket was made for.

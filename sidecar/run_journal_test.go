@@ -42,6 +42,7 @@ type member struct {
 	*parts
 	epoch atomic.Uint64 // of mail, as far as it has heard
 	heard []string
+	said  map[string]cluster.Announcement // by member, itself included
 }
 
 // members are nodes that reach each other on loopback addresses of their own, at one port.
@@ -83,6 +84,9 @@ func members(t *testing.T, names ...string) map[string]*member {
 		if m.journals, err = m.newJournals(nil); err != nil {
 			t.Fatal(err)
 		}
+		if m.control, err = m.copyOfControl(); err != nil {
+			t.Fatal(err)
+		}
 		inner, innerCtx := errgroup.WithContext(ctx)
 		if err := m.serveData(innerCtx, inner, authority); err != nil {
 			t.Fatal(err)
@@ -97,9 +101,9 @@ func members(t *testing.T, names ...string) map[string]*member {
 func (m *member) turn() (decide.Policy, decide.View, decide.Decision, time.Time) {
 	v := decide.View{Now: cluster.Instant(time.Hour), Peers: map[string]cluster.Peer{}}
 	for _, name := range m.heard {
-		v.Peers[name] = cluster.Peer{Heard: v.Now}
+		v.Peers[name] = cluster.Peer{Heard: v.Now, Said: m.said[name]}
 	}
-	d := decide.Decision{}
+	d := decide.Decision{Say: m.said[m.cfg.Node]}
 	d.Memory.Epochs = map[string]uint64{"mail": m.epoch.Load()}
 	return m.policy, v, d, time.Now()
 }

@@ -23,6 +23,9 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 	if err != nil {
 		return err
 	}
+	if p.control, err = p.copyOfControl(); err != nil {
+		return err
+	}
 	if err := p.serveJoins(ctx, g); err != nil {
 		return err
 	}

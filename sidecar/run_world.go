@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -47,9 +48,10 @@ type parts struct {
 	links     *peerlink.Links
 	dataPort  uint16 // of everybody; zero: there are no streams
 	journals  *journals
-	data      *roleData // nil: this node's role has none
-	puppet    *puppet   // nil: no control repo is followed
-	restart   func()    // ends this sidecar in order
+	data      *roleData    // nil: this node's role has none
+	puppet    *puppet      // nil: no control repo is followed
+	restart   func()       // ends this sidecar in order
+	control   http.Handler // of this node's copy of the control repo
 }
 
 // assemble makes the world that this node's configuration describes. Whatever has to run runs in g until ctx ends.

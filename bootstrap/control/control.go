@@ -9,6 +9,8 @@
 // checked, so the signature over a commit covers each byte exported from it. A source therefore need
 // not be trusted for what it serves, only for serving at all.
 //
+// The local copy is a source in turn: Handler serves it to other machines, which need not trust this one either.
+//
 // It refuses submodules, symbolic links that leave the tree, names that git itself refuses, trees beyond
 // its limits, and commits whose headers are not exactly in the form git writes.
 //
@@ -40,6 +42,8 @@ var (
 	ErrNoNetwork = errors.New("not reachable")
 	// ErrNoBranch: the repository is there and has no such branch.
 	ErrNoBranch = errors.New("no such branch")
+	// ErrNoCommit: the branch is there, and Options.Pin is not in its history as far as the source has that.
+	ErrNoCommit = errors.New("the branch does not have the commit")
 	// ErrNoRepository: the source answers, and there is no git repository at this place.
 	ErrNoRepository = errors.New("no such repository")
 	// ErrAuth: the source wants other credentials, or is not the host it should be.
@@ -78,6 +82,9 @@ type Options struct {
 	// Oldest is the hash of the oldest acceptable commit; Fetch then brings the history that Descends
 	// needs. Empty: one commit without its history is enough.
 	Oldest string
+	// Pin is the hash of the commit that Fetch shall bring in place of the branch's newest, out of the history of that; a source
+	// whose branch does not have it fails with ErrNoCommit. The local branch is at the newest nevertheless. Empty: the newest.
+	Pin string
 	// Runner runs git and gpg, for OpenPGP signatures only. Nil: command.Exec{}.
 	Runner command.Runner
 	// Git and GPG are absolute paths. Empty: /usr/bin/git and /usr/bin/gpg.
@@ -108,6 +115,9 @@ func Open(dir, releases string, o Options) (*Repo, error) {
 	}
 	if o.Oldest != "" && !isHash(o.Oldest) {
 		return nil, fmt.Errorf("oldest acceptable commit %q: not a full commit hash (40 hexadecimal digits)", o.Oldest)
+	}
+	if o.Pin != "" && !isHash(o.Pin) {
+		return nil, fmt.Errorf("pinned commit %q: not a full commit hash (40 hexadecimal digits)", o.Pin)
 	}
 	if o.MaxPack < 0 || o.MaxFiles < 0 || o.MaxBytes < 0 {
 		return nil, errors.New("limits of the control repo must not be negative")
@@ -214,7 +224,7 @@ func writeDurably(path string, data []byte) error {
 const tempPrefix = ".tmp-"
 
 // removeTemps deletes what a killed process left unfinished directly inside dir.
-func removeTemps(dir, prefix string) error {
+func removeTemps(dir, prefix string, remove func(path string) error) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -224,7 +234,7 @@ func removeTemps(dir, prefix string) error {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), prefix) {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			if err := remove(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}
 		}

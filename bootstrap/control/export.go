@@ -53,7 +53,7 @@ func (r *Repo) release(ctx context.Context, c Commit, dir string) error {
 	if err := os.MkdirAll(r.Releases, 0o755); err != nil {
 		return err
 	}
-	if err := removeTemps(r.Releases, tempPrefix); err != nil {
+	if err := removeTemps(r.Releases, tempPrefix, os.RemoveAll); err != nil {
 		return err
 	}
 	if info, err := os.Lstat(dir); err == nil && info.IsDir() {

@@ -20,7 +20,7 @@ import (
 // Every fetch adds one, and every look-up may have to ask each.
 const maxPacks = 50
 
-// Fetch brings the newest commit of a branch, with its whole tree and, when Options.Oldest is set, the
+// Fetch brings the newest commit of a branch, or that of Options.Pin, with its whole tree and, when Options.Oldest is set, the
 // history that Descends needs. Sources are tried in order; the first that has the branch decides, even
 // when its commit is older than one that was fetched before. What is there already is not transferred
 // again; a local copy that is damaged, or that cannot be updated, is cloned anew beside and exchanged.
@@ -50,6 +50,9 @@ func (r *Repo) Fetch(ctx context.Context, sources []Source, branch string) (Comm
 	failed := &FetchError{Branch: branch}
 	for _, s := range sources {
 		c, err := r.fetchFrom(ctx, s, branch)
+		if err == nil && r.opts.Pin != "" {
+			c, err = r.pinned(c)
+		}
 		if err == nil {
 			return c, nil
 		}
@@ -104,10 +107,10 @@ func (r *Repo) Point(ctx context.Context, branch string, c Commit) error {
 
 // removeLeftovers deletes what a killed Fetch left beside and inside the repository.
 func (r *Repo) removeLeftovers() error {
-	if err := removeTemps(filepath.Dir(r.Dir), filepath.Base(r.Dir)+tempPrefix); err != nil {
+	if err := removeTemps(filepath.Dir(r.Dir), filepath.Base(r.Dir)+tempPrefix, removeUnserved); err != nil {
 		return err
 	}
-	return removeTemps(filepath.Join(r.Dir, "objects", "pack"), tempPrefix)
+	return removeTemps(filepath.Join(r.Dir, "objects", "pack"), tempPrefix, os.Remove)
 }
 
 // fetchFrom makes the local branch equal to that of one source.
@@ -194,12 +197,44 @@ func (r *Repo) finish(s *store, tip plumbing.Hash) (Commit, error) {
 	if err := s.whole(c.tree); err != nil {
 		return Commit{}, err
 	}
-	if err := descends(s, tip, r.opts.Oldest); errors.Is(err, ErrNoHistory) {
-		return Commit{}, fmt.Errorf("%w: %w", errCloneAnew, err)
-	} else if err != nil && !errors.Is(err, ErrTooOld) {
-		return Commit{}, err // too old is for Descends to say
+	for _, err := range []error{descends(s, tip, r.opts.Oldest), s.holds(tip, r.opts.Pin)} {
+		if errors.Is(err, ErrNoHistory) {
+			return Commit{}, fmt.Errorf("%w: %w", errCloneAnew, err)
+		} else if err != nil && !errors.Is(err, ErrTooOld) {
+			return Commit{}, err // too old is for Descends to say, and for pinned
+		}
 	}
 	return Commit{Hash: tip.String(), When: c.when, Subject: c.subject}, nil
+}
+
+// holds is descends for an ancestor that must be here itself, and not only be named where the history is cut off.
+func (s *store) holds(tip plumbing.Hash, ancestor string) error {
+	if err := descends(s, tip, ancestor); err != nil || ancestor == "" {
+		return err
+	}
+	here, err := s.has(plumbing.NewHash(ancestor))
+	if err == nil && !here {
+		err = fmt.Errorf("%w %.12s: %w", ErrTooOld, ancestor, ErrNoHistory)
+	}
+	return err
+}
+
+// pinned takes the commit of Options.Pin out of the history of the newest one.
+func (r *Repo) pinned(newest Commit) (Commit, error) {
+	s, done := r.reader()
+	c, err := func() (parsedCommit, error) {
+		if err := s.holds(plumbing.NewHash(newest.Hash), r.opts.Pin); errors.Is(err, ErrTooOld) {
+			return parsedCommit{}, fmt.Errorf("%w %.12s (its newest is %.12s)", ErrNoCommit, r.opts.Pin, newest.Hash)
+		} else if err != nil {
+			return parsedCommit{}, err
+		}
+		c, _, err := s.commit(plumbing.NewHash(r.opts.Pin))
+		if err != nil {
+			return c, err
+		}
+		return c, s.whole(c.tree)
+	}()
+	return Commit{Hash: r.opts.Pin, When: c.when, Subject: c.subject}, done(err)
 }
 
 // update adds what is new to the local repository. Every failure that a clone may not meet is an
@@ -238,7 +273,7 @@ func (r *Repo) clone(ctx context.Context, t *transfer) (Commit, error) {
 	if err != nil {
 		return Commit{}, err
 	}
-	defer os.RemoveAll(fresh)
+	defer removeUnserved(fresh) // what is there by then: the old one, after the exchange
 	if err := os.Chmod(fresh, 0o755); err != nil {
 		return Commit{}, err
 	}
@@ -246,8 +281,10 @@ func (r *Repo) clone(ctx context.Context, t *transfer) (Commit, error) {
 		return Commit{}, err
 	}
 	depth := 1
-	if r.opts.Oldest != "" && r.opts.Oldest != t.tip.String() {
-		depth = 0
+	for _, ancestor := range []string{r.opts.Oldest, r.opts.Pin} {
+		if ancestor != "" && ancestor != t.tip.String() {
+			depth = 0
+		}
 	}
 	s := openStore(fresh)
 	defer s.close()

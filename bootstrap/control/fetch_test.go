@@ -26,6 +26,7 @@ func sourcesOf(t *testing.T, o *origin) map[string]Source {
 		"http": {URL: o.serveHTTP()},
 		"git":  {URL: o.serveGit()},
 		"ssh":  o.serveSSH(),
+		"peer": {URL: serveCopy(t, filepath.Join(o.dir, ".git"))},
 	}
 }
 

@@ -46,6 +46,10 @@ func newHTTP(s Source, user string, t *traffic) (*httpRemote, error) {
 		}
 		r.user = or(r.user, "git")
 	}
+	if s.Client != nil {
+		r.client = s.Client
+		return r, nil
+	}
 	roots, err := trusted(s.CAFile)
 	if err != nil {
 		return nil, err

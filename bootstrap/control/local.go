@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -71,12 +72,9 @@ func (r *localRemote) pack(ctx context.Context, req *packp.UploadPackRequest, w 
 	if err != nil {
 		return u, err
 	}
-	walk := walker{ctx: ctx, store: r.store, seen: map[plumbing.Hash]bool{}, stop: map[plumbing.Hash]bool{}}
-	for _, h := range cut {
-		walk.stop[h] = true
-	}
+	walk := newWalker(ctx, r.store, cut)
 	for _, h := range req.Haves {
-		if err := walk.exclude(h); err != nil {
+		if err := walk.exclude(h, req.Shallows); err != nil {
 			return u, err
 		}
 	}
@@ -96,23 +94,43 @@ type walker struct {
 	found []plumbing.Hash
 }
 
-// exclude marks one commit and its tree as there already. Nothing is concluded about its parents, because
-// the asker's history may be cut off there: what a merge brings in beside it is sent again. A commit that
-// this repository does not know is left alone.
-func (w *walker) exclude(h plumbing.Hash) error {
-	raw, err := w.read(plumbing.CommitObject, h)
-	if errors.Is(err, plumbing.ErrObjectNotFound) {
+// newWalker begins to list. The parents of the commits in cut are not in the store.
+func newWalker(ctx context.Context, from storer.EncodedObjectStorer, cut []plumbing.Hash) walker {
+	w := walker{ctx: ctx, store: from, seen: map[plumbing.Hash]bool{}, stop: map[plumbing.Hash]bool{}}
+	for _, h := range cut {
+		w.stop[h] = true
+	}
+	return w
+}
+
+// exclude marks a commit and its tree as there already, and the commits before it up to where the asker's history is cut off: what
+// is in their trees may have come back since. A commit that this repository does not know is left alone.
+func (w *walker) exclude(have plumbing.Hash, cut []plumbing.Hash) error {
+	if w.store.HasEncodedObject(have) != nil {
 		return nil
 	}
+	raw, err := w.read(plumbing.CommitObject, have)
 	if err != nil {
 		return err
 	}
-	w.seen[h] = true
 	if err := w.tree(treeOf(raw)); err != nil {
 		return err
 	}
 	w.found = nil
-	return nil
+	for queue := []plumbing.Hash{have}; len(queue) > 0; queue = queue[1:] {
+		h := queue[0]
+		if w.seen[h] {
+			continue
+		}
+		if raw, err = w.read(plumbing.CommitObject, h); err != nil {
+			return err
+		}
+		w.seen[h] = true
+		if !w.stop[h] && !slices.Contains(cut, h) {
+			queue = append(queue, parentsOf(raw)...)
+		}
+	}
+	return context.Cause(w.ctx)
 }
 
 // commits lists the history of the wanted commits, at most depth generations of it unless that is zero,
@@ -178,7 +196,7 @@ func (w *walker) tree(h plumbing.Hash) error {
 	return nil
 }
 
-// read returns a commit or tree; the receiving side checks the hashes of all there is.
+// read returns a commit or tree, whose hash it checks.
 func (w *walker) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	o, err := w.store.EncodedObject(t, h)
 	if err != nil {
@@ -195,6 +213,9 @@ func (w *walker) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	}
 	if len(raw) > maxTree {
 		return nil, fmt.Errorf("%w: %v %s", ErrTooLarge, t, h)
+	}
+	if plumbing.ComputeHash(t, raw) != h {
+		return nil, fmt.Errorf("%w: %v %s has another content", ErrBroken, t, h)
 	}
 	return raw, nil
 }
@@ -226,6 +247,7 @@ func writePack(ctx context.Context, out io.Writer, from storer.EncodedObjectStor
 	return err
 }
 
+// writeObject checks the hash of what it writes; that is too late for the object, and in time for the pack, which has no end then.
 func writeObject(w io.Writer, z *zlib.Writer, from storer.EncodedObjectStorer, h plumbing.Hash) error {
 	o, err := from.EncodedObject(plumbing.AnyObject, h)
 	if err != nil {
@@ -246,8 +268,12 @@ func writeObject(w io.Writer, z *zlib.Writer, from storer.EncodedObjectStorer, h
 	}
 	defer r.Close()
 	z.Reset(w)
-	if _, err := io.Copy(z, r); err != nil {
+	sum := plumbing.NewHasher(o.Type(), o.Size())
+	if _, err := io.Copy(io.MultiWriter(z, sum), r); err != nil {
 		return err
+	}
+	if sum.Sum() != h {
+		return fmt.Errorf("%w: object %s has another content", ErrBroken, h)
 	}
 	return z.Close()
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -35,6 +36,9 @@ type Source struct {
 	PasswordFile string
 	// CAFile holds further PEM certificates to trust for https. Empty: only the system's.
 	CAFile string
+	// Client makes the requests to an http or https URL in the place of one with the usual timeouts and the system's proxy: it brings
+	// what it takes to reach and to convince a peer. Timeout bounds it. It follows no redirect, or nobody knows where its secrets go.
+	Client *http.Client
 	// SSHKey is an unencrypted private key file, KnownHosts an OpenSSH known_hosts file. The host key is
 	// always checked. Empty KnownHosts: /etc/ssh/ssh_known_hosts.
 	SSHKey, KnownHosts string
@@ -108,7 +112,7 @@ func secretFile(path string) (string, error) {
 
 // classify marks an error from a conversation with the reason a caller branches on.
 func classify(err error) error {
-	for _, known := range []error{ErrNoNetwork, ErrNoBranch, ErrNoRepository, ErrAuth, ErrTooLarge, ErrBroken} {
+	for _, known := range []error{ErrNoNetwork, ErrNoBranch, ErrNoCommit, ErrNoRepository, ErrAuth, ErrTooLarge, ErrBroken} {
 		if errors.Is(err, known) {
 			return err
 		}
@@ -144,7 +148,7 @@ func unreachable(err error) bool {
 // Attempt is what came of one source.
 type Attempt struct {
 	Source string // as Source.String shows it
-	Err    error  // wraps ErrNoNetwork, ErrNoBranch, ErrNoRepository, ErrAuth, ErrTooLarge, ErrBroken or none
+	Err    error  // wraps ErrNoNetwork, ErrNoBranch, ErrNoCommit, ErrNoRepository, ErrAuth, ErrTooLarge, ErrBroken or none
 }
 
 // FetchError says for every source why it did not do. errors.Is finds ErrNoNetwork in it only when that

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
@@ -34,8 +35,21 @@ type store struct {
 
 // openStore reads an existing repository. Close it.
 func openStore(dir string) *store {
-	opts := filesystem.Options{KeepDescriptors: true}
-	return &store{dir, filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(16*cache.MiByte), opts)}
+	return openWith(dir, osfs.New(dir), filesystem.Options{KeepDescriptors: true})
+}
+
+// openServed is openStore for objects that are passed on and never held. A symbolic link is not resolved now: it is the kernel's to an
+// open directory, which may be renamed.
+func openServed(dir string) *store {
+	files, err := osfs.New("/").Chroot(dir) // osfs.New(dir) would resolve it
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", dir, err)) // only a path that leaves the root fails
+	}
+	return openWith(dir, files, filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: largeObject})
+}
+
+func openWith(dir string, files billy.Filesystem, o filesystem.Options) *store {
+	return &store{dir, filesystem.NewStorageWithOptions(files, cache.NewObjectLRU(16*cache.MiByte), o)}
 }
 
 func (s *store) close() { s.objects.Close() }

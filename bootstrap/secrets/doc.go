@@ -30,11 +30,18 @@
 //	200              {"sealed":"<base64 of a binary age file for recipient>"}
 //	other            application/problem+json (RFC 9457): {"title":REASON,"status":STATUS,"detail":NEXT THING TO DO}
 //
-// The sealed file is {"cluster","node","nonce","identity","allowed_signers" (base64),"oldest_commit"}; the first three
-// must be the ticket's. A 4xx problem is final. Anything else (no connection, another key, 503, other bodies) sends the
+// The sealed file is {"cluster","node","nonce","identity","allowed_signers" (base64),"oldest_commit","commit"}; the first three
+// must be the ticket's, and the last three may be missing. A 4xx problem is final. Anything else (no connection, another key, 503, other bodies) sends the
 // newcomer to the next peer, and after the last into a pause that doubles from 0.5 s to 15 s, half of it jitter. A peer
 // answers only when, in this order, the MAC holds, the cluster is its own, the ticket has not expired by its clock, the
 // provider confirms the machine (JoinConfig.Source), and the nonce is unused or was used by the same recipient.
+//
+// # The control repo, on the same port
+//
+// A machine that has joined, and has no certificate of a member yet, may fetch the control repo from the same peers, under the same pin,
+// should its origin not answer: git's smart HTTP (gitprotocol-http(5)) below /v1/control.git, with
+//
+//	Authorization: Bearer <hex of HKDF-SHA256 of the text of the cluster's identity, info "understudy control repo v1">
 //
 // # What a thief gets
 //

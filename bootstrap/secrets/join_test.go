@@ -61,7 +61,7 @@ func newPeer(t *testing.T, change func(*JoinConfig)) *peer {
 	p := &peer{pin: pin, log: &lockedBuffer{}, member: someMembership()}
 	config := JoinConfig{
 		Log: slog.New(slog.NewTextHandler(p.log, nil)), Cluster: "blog", ClusterKey: testKey, Certificate: cert, Used: &MemoryUsed{},
-		Membership: func(context.Context) (Membership, error) { return p.member, nil },
+		Membership: func(context.Context, string) (Membership, error) { return p.member, nil },
 		Source:     func(context.Context, Ticket, netip.AddrPort, string) error { return nil },
 	}
 	if change != nil {
@@ -109,12 +109,17 @@ func limited(t *testing.T, d time.Duration) context.Context {
 }
 
 func sameMembership(a, b Membership) bool {
-	return a.Identity.String() == b.Identity.String() && bytes.Equal(a.AllowedSigners, b.AllowedSigners) && a.OldestCommit == b.OldestCommit
+	return a.Identity.String() == b.Identity.String() && bytes.Equal(a.AllowedSigners, b.AllowedSigners) && a.OldestCommit == b.OldestCommit && a.Commit == b.Commit
 }
 
 func TestNewcomerGetsTheMembership(t *testing.T) {
-	var asked atomic.Value
+	var asked, joined atomic.Value
 	p := newPeer(t, func(c *JoinConfig) {
+		give := c.Membership
+		c.Membership = func(ctx context.Context, node string) (Membership, error) {
+			joined.Store(node)
+			return give(ctx, node)
+		}
 		c.Source = func(_ context.Context, ticket Ticket, remote netip.AddrPort, machine string) error {
 			asked.Store(fmt.Sprintf("%s %s %s", ticket.Node, remote.Addr(), machine))
 			return nil
@@ -123,6 +128,9 @@ func TestNewcomerGetsTheMembership(t *testing.T) {
 	got, err := Join(limited(t, 20*time.Second), must(ParseUserData(p.ticket().UserData())), options())
 	if err != nil || !sameMembership(got, p.member) {
 		t.Fatalf("got %v, %v; want the membership", got, err)
+	}
+	if joined.Load() != "web1" {
+		t.Errorf("the membership was made for %q, want web1", joined.Load())
 	}
 	if asked.Load() != "web1 127.0.0.1 4711" {
 		t.Errorf("the source check was asked about %q", asked.Load())
@@ -293,10 +301,10 @@ func TestWhatCannotBeToldNowIsAskedAgain(t *testing.T) {
 		},
 		"used": func(c *JoinConfig, err error) { c.Used = usedFunc(func() error { return err }) },
 		"membership": func(c *JoinConfig, err error) {
-			c.Membership = func(context.Context) (Membership, error) { return Membership{}, err }
+			c.Membership = func(context.Context, string) (Membership, error) { return Membership{}, err }
 		},
 		"empty": func(c *JoinConfig, _ error) {
-			c.Membership = func(context.Context) (Membership, error) { return Membership{}, nil }
+			c.Membership = func(context.Context, string) (Membership, error) { return Membership{}, nil }
 		},
 	} {
 		unsure := newPeer(t, func(c *JoinConfig) { spoil(c, errors.New("token "+canary)) }).start(t)

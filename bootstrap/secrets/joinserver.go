@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,7 +39,7 @@ var ErrWrongSource = errors.New("caller is not the machine the ticket was made f
 // answerTimeout bounds Source, Used and Membership together, for one request.
 const answerTimeout = 15 * time.Second
 
-// JoinConfig is what a join server needs. Every field is required.
+// JoinConfig is what a join server needs. Every field but Control is required.
 type JoinConfig struct {
 	Log     *slog.Logger
 	Cluster string
@@ -46,8 +47,11 @@ type JoinConfig struct {
 	ClusterKey Secret
 	// Certificate is from ServerIdentity or NewServerIdentity; tickets carry its pin.
 	Certificate tls.Certificate
-	// Membership returns what joiners are given, as of now.
-	Membership func(ctx context.Context) (Membership, error)
+	// Membership returns what is given to whoever joins as a node, as of now.
+	Membership func(ctx context.Context, node string) (Membership, error)
+	// Control serves the control repo to whoever has joined and has no other way yet (see ControlClient). It sees paths below the
+	// repository's. Nil: it is not served here.
+	Control http.Handler
 	// Source checks with the provider that machineID is a machine of the cluster, is called t.Node, is the one made for
 	// this ticket where that is known, and has the address remote. ErrWrongSource is a final no; any other error means
 	// that it cannot be told now (a new machine is missing from lists for seconds) and the newcomer asks again. Nothing
@@ -131,6 +135,10 @@ func (s *JoinServer) Serve(ctx context.Context, ln net.Listener) error {
 
 // ServeHTTP implements http.Handler.
 func (s *JoinServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path, ok := strings.CutPrefix(r.URL.Path, controlPath+"/"); ok && s.Control != nil {
+		s.serveControl(w, r, "/"+path)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 	defer cancel()
 	answer, no := s.answer(ctx, w, r)
@@ -144,13 +152,9 @@ func (s *JoinServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *JoinServer) answer(ctx context.Context, w http.ResponseWriter, r *http.Request) (joinAnswer, *denial) {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return joinAnswer{}, notNow("the caller's address is not known")
-	}
-	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
-	if !s.rate.allow(remote.Addr(), time.Now()) {
-		return joinAnswer{}, notNow("too many requests from this address")
+	remote, no := s.caller(r)
+	if no != nil {
+		return joinAnswer{}, no
 	}
 	j, no := readJoiner(w, r)
 	if no != nil {
@@ -165,7 +169,7 @@ func (s *JoinServer) answer(ctx context.Context, w http.ResponseWriter, r *http.
 		s.Log.Warn("join refused", facts...)
 		return joinAnswer{}, no
 	}
-	m, err := s.Membership(ctx)
+	m, err := s.Membership(ctx, j.ticket.Node)
 	if err == nil {
 		err = m.check()
 	}
@@ -180,6 +184,19 @@ func (s *JoinServer) answer(ctx context.Context, w http.ResponseWriter, r *http.
 	}
 	s.Log.Info("node joined", "node", j.ticket.Node, "machine", j.machineID, "remote", remote, "recipient", j.recipient.String())
 	return answer, nil
+}
+
+// caller is who asks, if he has not asked too often.
+func (s *JoinServer) caller(r *http.Request) (netip.AddrPort, *denial) {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return remote, notNow("the caller's address is not known")
+	}
+	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	if !s.rate.allow(remote.Addr(), time.Now()) {
+		return remote, notNow("too many requests from this address")
+	}
+	return remote, nil
 }
 
 // readJoiner takes the request apart; it believes nothing of it yet.

@@ -18,6 +18,7 @@ const (
 	identityFile       = "identity"
 	allowedSignersFile = "allowed_signers"
 	oldestCommitFile   = "oldest_commit"
+	pinnedCommitFile   = "pinned_commit"
 	joinKeyFile        = "join.key"
 )
 
@@ -29,6 +30,9 @@ type Membership struct {
 	AllowedSigners []byte
 	// OldestCommit is the commit that an accepted one must descend from or be, in hex. Empty: any.
 	OldestCommit string
+	// Commit is the one that this node shall take at its first boot, in hex: that of its peers, while the branch's newest may be one that
+	// nobody has tried yet. Empty: the newest.
+	Commit string
 }
 
 func (m Membership) check() error {
@@ -39,6 +43,8 @@ func (m Membership) check() error {
 		return fmt.Errorf("membership: allowed signers are larger than %d bytes", maxAllowedSigners)
 	case m.OldestCommit != "" && !commitPattern.MatchString(m.OldestCommit):
 		return errors.New("membership: oldest commit is not a commit's hash")
+	case m.Commit != "" && !commitPattern.MatchString(m.Commit):
+		return errors.New("membership: commit is not a commit's hash")
 	}
 	return nil
 }
@@ -61,7 +67,7 @@ func (m Membership) LogValue() slog.Value { return slog.StringValue(m.String()) 
 // MarshalText implements encoding.TextMarshaler, for JSON and YAML too.
 func (m Membership) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// SaveMembership writes identity (0400), allowed_signers and oldest_commit into dir, making it if need be, each file
+// SaveMembership writes identity (0400), allowed_signers, oldest_commit and pinned_commit into dir, making it if need be, each file
 // whole or not at all. The identity comes last: while it is missing the node has not joined, and asks again with the
 // same join key, which is removed only now. An empty field removes its file.
 func SaveMembership(dir string, m Membership) error {
@@ -73,9 +79,11 @@ func SaveMembership(dir string, m Membership) error {
 		return fmt.Errorf("save membership: %w", err)
 	}
 	defer root.Close()
-	commit := m.OldestCommit
-	if commit != "" {
-		commit += "\n"
+	line := func(text string) []byte {
+		if text == "" {
+			return nil
+		}
+		return []byte(text + "\n")
 	}
 	identity := fmt.Sprintf("# public key: %s\n%s\n", m.Identity.Recipient(), m.Identity)
 	for _, f := range []struct {
@@ -84,7 +92,8 @@ func SaveMembership(dir string, m Membership) error {
 		mode fs.FileMode
 	}{
 		{allowedSignersFile, m.AllowedSigners, 0o644},
-		{oldestCommitFile, []byte(commit), 0o644},
+		{oldestCommitFile, line(m.OldestCommit), 0o644},
+		{pinnedCommitFile, line(m.Commit), 0o644},
 		{identityFile, []byte(identity), 0o400},
 		{joinKeyFile, nil, 0},
 	} {
@@ -109,15 +118,30 @@ func LoadMembership(dir string) (Membership, error) {
 	if m.AllowedSigners, err = readFile(root, allowedSignersFile, maxAllowedSigners); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Membership{}, fmt.Errorf("load membership: %w", err)
 	}
-	commit, err := readFile(root, oldestCommitFile, 128)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Membership{}, fmt.Errorf("load membership: %w", err)
+	for name, commit := range map[string]*string{oldestCommitFile: &m.OldestCommit, pinnedCommitFile: &m.Commit} {
+		text, err := readFile(root, name, 128)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Membership{}, fmt.Errorf("load membership: %w", err)
+		}
+		*commit = strings.TrimSpace(string(text))
 	}
-	m.OldestCommit = strings.TrimSpace(string(commit))
 	if err := m.check(); err != nil {
 		return Membership{}, fmt.Errorf("load from %s: %w", dir, err)
 	}
 	return m, nil
+}
+
+// ForgetCommit drops Membership.Commit from dir: it was for the first boot, which is over.
+func ForgetCommit(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err == nil {
+		defer root.Close()
+		err = replaceFile(root, pinnedCommitFile, nil, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("forget the commit of the first boot: %w", err)
+	}
+	return nil
 }
 
 // joinKey returns the newcomer's own key from dir, made and on disk before it is first used: a node that crashes

@@ -22,6 +22,7 @@ func someMembership() Membership {
 		Identity:       must(age.GenerateX25519Identity()),
 		AllowedSigners: []byte("ops@blog.example ssh-ed25519 AAAA\n"),
 		OldestCommit:   strings.Repeat("0123456789", 4),
+		Commit:         strings.Repeat("abcdef0123", 4),
 	}
 }
 
@@ -31,7 +32,7 @@ func TestMembershipComesBack(t *testing.T) {
 		t.Errorf("before the join: got %v, want fs.ErrNotExist", err)
 	}
 	bare := someMembership()
-	bare.AllowedSigners, bare.OldestCommit = nil, ""
+	bare.AllowedSigners, bare.OldestCommit, bare.Commit = nil, "", ""
 	for _, m := range []Membership{someMembership(), bare, someMembership()} {
 		must(joinKey(dir))
 		ok(os.WriteFile(filepath.Join(dir, ".identity.new"), []byte("torn"), 0o400)) // a crash's
@@ -39,12 +40,12 @@ func TestMembershipComesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := LoadMembership(dir)
-		if err != nil || got.Identity.String() != m.Identity.String() || !bytes.Equal(got.AllowedSigners, m.AllowedSigners) || got.OldestCommit != m.OldestCommit {
+		if err != nil || !sameMembership(got, m) {
 			t.Errorf("got %v, %v; want %v", got, err, m)
 		}
 		want := map[string]string{"identity": "-r--------"}
 		if m.OldestCommit != "" {
-			want["allowed_signers"], want["oldest_commit"] = "-rw-r--r--", "-rw-r--r--"
+			want["allowed_signers"], want["oldest_commit"], want["pinned_commit"] = "-rw-r--r--", "-rw-r--r--", "-rw-r--r--"
 		}
 		modes := map[string]string{}
 		for _, e := range must(os.ReadDir(dir)) {
@@ -56,9 +57,24 @@ func TestMembershipComesBack(t *testing.T) {
 	}
 }
 
+func TestTheCommitOfTheFirstBootIsForgotten(t *testing.T) {
+	dir, m := t.TempDir(), someMembership()
+	ok(SaveMembership(dir, m))
+	for range 2 {
+		ok(ForgetCommit(dir))
+		m.Commit = ""
+		if got := must(LoadMembership(dir)); !sameMembership(got, m) {
+			t.Errorf("got %v, want %v", got, m)
+		}
+	}
+	if err := ForgetCommit(filepath.Join(dir, "none")); err == nil {
+		t.Error("got no error for a directory that is not there")
+	}
+}
+
 func TestSaveMembershipStopsShortOfJoined(t *testing.T) {
 	// Whatever fails before the last step, the node still counts as not joined and keeps its join key.
-	for _, name := range []string{allowedSignersFile, oldestCommitFile, identityFile} {
+	for _, name := range []string{allowedSignersFile, oldestCommitFile, pinnedCommitFile, identityFile} {
 		dir := t.TempDir()
 		key := must(joinKey(dir))
 		ok(os.MkdirAll(filepath.Join(dir, name, "in the way"), 0o700))
@@ -84,6 +100,7 @@ func TestMembershipRefusesRubbishWithoutQuotingIt(t *testing.T) {
 		"empty":            {identityFile: "# nothing\n"},
 		"large":            {identityFile: strings.Repeat("#", 1<<20)},
 		"no commit":        {identityFile: identity, oldestCommitFile: canary},
+		"no pinned commit": {identityFile: identity, pinnedCommitFile: canary},
 		"too many signers": {identityFile: identity, allowedSignersFile: strings.Repeat("x", maxAllowedSigners+1)},
 	} {
 		dir := t.TempDir()

@@ -26,6 +26,9 @@ var ErrNoTicket = errors.New("user data holds no understudy ticket")
 // ErrBadTicket says that the user data is a ticket, but a broken one. The text around it says how.
 var ErrBadTicket = errors.New("broken ticket in user data: create the machine again with the user data exactly as issued")
 
+// MaxPeers is how many peers a ticket may name.
+const MaxPeers = 16
+
 const (
 	ticketMark   = "#understudy-ticket"
 	ticketHeader = ticketMark + " v1"
@@ -33,7 +36,6 @@ const (
 
 	// maxUserData bounds a ticket's text in bytes: sixteen peers with the longest names fit.
 	maxUserData = 8 << 10
-	maxPeers    = 16
 	maxPeer     = 262 // a 255-byte name, a colon, five digits and one spare
 )
 
@@ -122,8 +124,8 @@ func (t Ticket) check() error {
 		return errors.New("node is not a name")
 	case t.Expires.Unix() <= 0 || t.Expires.Year() > 9999:
 		return errors.New("expires is out of range")
-	case len(t.Peers) == 0 || len(t.Peers) > maxPeers:
-		return fmt.Errorf("needs 1 to %d peers", maxPeers)
+	case len(t.Peers) == 0 || len(t.Peers) > MaxPeers:
+		return fmt.Errorf("needs 1 to %d peers", MaxPeers)
 	case t.Pin == [sha256.Size]byte{}:
 		return errors.New("pin is missing")
 	}

@@ -31,7 +31,7 @@ func TestTicketComesBackFromUserData(t *testing.T) {
 		in := Ticket{
 			Cluster: label.Draw(t, "cluster"), Node: label.Draw(t, "node"),
 			Expires: time.Unix(rapid.Int64Range(1, 1<<37).Draw(t, "expires"), 123),
-			Peers:   rapid.SliceOfN(peer, 1, maxPeers).Draw(t, "peers"),
+			Peers:   rapid.SliceOfN(peer, 1, MaxPeers).Draw(t, "peers"),
 			Pin:     [32]byte(rapid.SliceOfN(rapid.ByteMin(1), 32, 32).Draw(t, "pin")),
 		}
 		issued, err := IssueTicket(testKey, in)
@@ -90,7 +90,7 @@ func TestIssueTicketRefusesWhatNobodyCouldUse(t *testing.T) {
 		"no expiry":       func(t *Ticket) { t.Expires = time.Time{} },
 		"too late":        func(t *Ticket) { t.Expires = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
 		"no peers":        func(t *Ticket) { t.Peers = nil },
-		"too many peers":  func(t *Ticket) { t.Peers = slices.Repeat([]string{"a:1"}, maxPeers+1) },
+		"too many peers":  func(t *Ticket) { t.Peers = slices.Repeat([]string{"a:1"}, MaxPeers+1) },
 		"no port":         func(t *Ticket) { t.Peers = []string{"a"} },
 		"named port":      func(t *Ticket) { t.Peers = []string{"a:https"} },
 		"port 0":          func(t *Ticket) { t.Peers = []string{"a:0"} },
@@ -116,7 +116,7 @@ func TestIssueTicketRefusesWhatNobodyCouldUse(t *testing.T) {
 }
 
 func TestLargestTicketFitsUserData(t *testing.T) {
-	ticket := ticketFor(strings.Repeat("n", 255), slices.Repeat([]string{strings.Repeat("h", 255) + ":65535"}, maxPeers)...)
+	ticket := ticketFor(strings.Repeat("n", 255), slices.Repeat([]string{strings.Repeat("h", 255) + ":65535"}, MaxPeers)...)
 	ticket.Cluster = strings.Repeat("c", 255)
 	text := must(IssueTicket(testKey, ticket)).UserData()
 	if len(text) > maxUserData {

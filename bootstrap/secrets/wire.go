@@ -13,6 +13,7 @@ import (
 
 const (
 	joinPath    = "/v1/join"
+	controlPath = "/v1/control.git"
 	jsonType    = "application/json"
 	problemType = "application/problem+json" // RFC 9457
 
@@ -49,6 +50,7 @@ type joinGrant struct {
 	Identity       string `json:"identity"`
 	AllowedSigners []byte `json:"allowed_signers,omitempty"`
 	OldestCommit   string `json:"oldest_commit,omitempty"`
+	Commit         string `json:"commit,omitempty"`
 }
 
 // joinProblem is the body of every refusal.
@@ -115,7 +117,7 @@ func openAnswer(body []byte, t Ticket, key *age.X25519Identity) (Membership, err
 func grantText(cluster, node, nonce string, m Membership) ([]byte, error) {
 	plain, err := json.Marshal(joinGrant{
 		Cluster: cluster, Node: node, Nonce: nonce,
-		Identity: m.Identity.String(), AllowedSigners: m.AllowedSigners, OldestCommit: m.OldestCommit,
+		Identity: m.Identity.String(), AllowedSigners: m.AllowedSigners, OldestCommit: m.OldestCommit, Commit: m.Commit,
 	})
 	if err != nil {
 		return nil, errors.New("cannot encode the membership")
@@ -136,6 +138,6 @@ func readGrant(plain []byte, cluster, node, nonce string) (Membership, error) {
 	if err != nil {
 		return Membership{}, errors.New("answer holds no age identity")
 	}
-	m := Membership{Identity: identity, AllowedSigners: g.AllowedSigners, OldestCommit: g.OldestCommit}
+	m := Membership{Identity: identity, AllowedSigners: g.AllowedSigners, OldestCommit: g.OldestCommit, Commit: g.Commit}
 	return m, m.check()
 }

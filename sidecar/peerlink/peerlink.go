@@ -25,6 +25,7 @@ import (
 const (
 	Mirror  = "understudy-mirror/1"
 	Journal = "understudy-journal/1"
+	Control = "understudy-control/1" // HTTP/1.1, for the control repo
 )
 
 // DeadAfter is how long a stream outlives the machine at its other end.
