@@ -16,6 +16,7 @@ import (
 	"understudy/bootstrap/control"
 	"understudy/bootstrap/role"
 	"understudy/sidecar/cluster"
+	pushes "understudy/sidecar/follow"
 	"understudy/sidecar/peerlink"
 )
 
@@ -79,16 +80,17 @@ func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
 
 // controlPeers are the members that can be asked for the control repo now, each by a stream of its own: the sources after the origin's.
 // This node's own role comes first: its nodes are the likeliest to have the commit that this one wants.
-func (p *parts) controlPeers() []control.Source {
+func (p *parts) controlPeers() []pushes.Peer {
+	_, v, _, _ := p.snapshot()
 	nodes := append(slices.Clone(p.role.Nodes), p.roster.Nodes()...)
-	var all []control.Source
+	var all []pushes.Peer
 	asked := map[string]bool{p.cfg.Node: true}
 	for _, node := range nodes {
 		if asked[node] || p.links == nil || !p.hears(node) {
 			continue
 		}
 		asked[node] = true
-		all = append(all, control.Source{URL: "http://" + node + "/", Timeout: controlPeerTimeout, Client: &http.Client{
+		source := control.Source{URL: "http://" + node + "/", Timeout: controlPeerTimeout, Client: &http.Client{
 			Transport: &http.Transport{
 				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 					return p.dial(ctx, node, peerlink.Control)
@@ -96,7 +98,8 @@ func (p *parts) controlPeers() []control.Source {
 				ResponseHeaderTimeout: controlPeerTimeout, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10,
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}})
+		}}
+		all = append(all, pushes.Peer{Name: node, Source: source, Head: v.Peers[node].Said.Rollout.Head})
 	}
 	return all
 }

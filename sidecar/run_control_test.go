@@ -14,6 +14,7 @@ import (
 
 	"understudy/bootstrap/control"
 	"understudy/sidecar/cluster"
+	pushes "understudy/sidecar/follow"
 )
 
 // pushed makes a control repo of a few commits and returns where it is and its newest commit.
@@ -60,12 +61,12 @@ func TestMembersTakeTheControlRepoFromEachOther(t *testing.T) {
 	m := all["mail1"]
 	var asked []string
 	for _, s := range m.controlPeers() {
-		asked = append(asked, s.String())
+		asked = append(asked, s.Source.String())
 	}
 	if got := strings.Join(asked, " "); got != "http://mail2/ http://web1/ http://web2/" {
 		t.Errorf("asks %s, want its own role's node first, and itself never", got)
 	}
-	if _, err := copyOf(t, m).Fetch(t.Context(), m.controlPeers(), "main"); !errors.Is(err, control.ErrNoNetwork) {
+	if _, err := copyOf(t, m).Fetch(t.Context(), sources(m.controlPeers()), "main"); !errors.Is(err, control.ErrNoNetwork) {
 		t.Errorf("nobody has a copy: got %v, want ErrNoNetwork", err)
 	}
 	origin, want := pushed(t)
@@ -73,12 +74,12 @@ func TestMembersTakeTheControlRepoFromEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // it was not there, and it is up to date
-		if c, err := copyOf(t, m).Fetch(t.Context(), m.controlPeers(), "main"); err != nil || c.Hash != want {
+		if c, err := copyOf(t, m).Fetch(t.Context(), sources(m.controlPeers()), "main"); err != nil || c.Hash != want {
 			t.Errorf("got %+v, %v; want %s of web1", c, err, want)
 		}
 	}
 	m.heard = []string{"web2"}
-	if got := m.controlPeers(); len(got) != 1 || got[0].String() != "http://web2/" {
+	if got := m.controlPeers(); len(got) != 1 || got[0].Source.String() != "http://web2/" {
 		t.Errorf("asks %v, want nobody who is not heard", got)
 	}
 	m.links = nil
@@ -124,4 +125,12 @@ func TestANewMachineIsToldTheCommitThatItsRoleHasApplied(t *testing.T) {
 			t.Errorf("%s: got %.4s, want %.4s", name, got, tc.want)
 		}
 	}
+}
+
+// sources are those of the peers.
+func sources(peers []pushes.Peer) (all []control.Source) {
+	for _, p := range peers {
+		all = append(all, p.Source)
+	}
+	return all
 }

@@ -53,7 +53,7 @@ func (p *parts) newPuppet(bus *units.Systemd) (*puppet, error) {
 	if err != nil {
 		return nil, err
 	}
-	repo, err := p.follow(bootConfig, release.Commit, following{keep: p.inUse, accepted: p.wake})
+	repo, err := p.follow(bootConfig, release.Commit, following{peers: p.controlPeers, keep: p.inUse, accepted: p.wake})
 	if err != nil || repo == nil {
 		return nil, err
 	}
@@ -71,7 +71,8 @@ func (p *parts) newPuppet(bus *units.Systemd) (*puppet, error) {
 func (p *parts) inUse() []string {
 	_, v, d, _ := p.snapshot()
 	try := d.Memory.Rollout.Try
-	return slices.DeleteFunc([]string{v.Commit, try.Commit, try.From}, func(commit string) bool { return commit == "" })
+	run, _ := p.puppet.runner.UnderWay()
+	return slices.DeleteFunc([]string{v.Commit, try.Commit, try.From, run.Commit}, func(commit string) bool { return commit == "" })
 }
 
 // wake makes the loop turn.
