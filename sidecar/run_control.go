@@ -78,7 +78,7 @@ func (l *single) Close() error {
 // Addr implements net.Listener.
 func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
 
-// controlPeers are the members that can be asked for the control repo now, each by a stream of its own: the sources after the origin's.
+// controlPeers are the members that can be asked for the control repo now, each by a stream of its own: those to follow beside the origin.
 // This node's own role comes first: its nodes are the likeliest to have the commit that this one wants.
 func (p *parts) controlPeers() []pushes.Peer {
 	_, v, _, _ := p.snapshot()
@@ -90,18 +90,20 @@ func (p *parts) controlPeers() []pushes.Peer {
 			continue
 		}
 		asked[node] = true
-		source := control.Source{URL: "http://" + node + "/", Timeout: controlPeerTimeout, Client: &http.Client{
-			Transport: &http.Transport{
-				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-					return p.dial(ctx, node, peerlink.Control)
-				},
-				ResponseHeaderTimeout: controlPeerTimeout, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}}
-		all = append(all, pushes.Peer{Name: node, Source: source, Head: v.Peers[node].Said.Rollout.Head})
+		all = append(all, pushes.Peer{Name: node, Source: p.controlOf(node), Head: v.Peers[node].Said.Rollout.Head})
 	}
 	return all
+}
+
+// controlOf is a member's copy of the control repo.
+func (p *parts) controlOf(node string) control.Source {
+	return control.Source{URL: "http://" + node + "/", Timeout: controlPeerTimeout, Client: &http.Client{
+		Transport: &http.Transport{
+			DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return p.dial(ctx, node, peerlink.Control) },
+			ResponseHeaderTimeout: controlPeerTimeout, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 }
 
 // goodCommit is the commit that a new machine of a node shall take: the one that most living nodes of its role have applied, else

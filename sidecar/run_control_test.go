@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,14 +57,24 @@ func copyOf(t *testing.T, m *member) *control.Repo {
 	return r
 }
 
+func sources(peers []pushes.Peer) []control.Source {
+	var all []control.Source
+	for _, p := range peers {
+		all = append(all, p.Source)
+	}
+	return all
+}
+
 func TestMembersTakeTheControlRepoFromEachOther(t *testing.T) {
 	all := members(t, "mail1", "mail2", "web1", "web2")
 	m := all["mail1"]
 	var asked []string
-	for _, s := range m.controlPeers() {
-		asked = append(asked, s.Source.String())
+	newest := strings.Repeat("a", 40)
+	m.said = map[string]cluster.Announcement{"web1": {Rollout: cluster.Rollout{Head: newest}}}
+	for _, x := range m.controlPeers() {
+		asked = append(asked, fmt.Sprintf("%s %v %.4s", x.Name, x.Source, x.Head))
 	}
-	if got := strings.Join(asked, " "); got != "http://mail2/ http://web1/ http://web2/" {
+	if got := strings.Join(asked, ", "); got != "mail2 http://mail2/ , web1 http://web1/ aaaa, web2 http://web2/ " {
 		t.Errorf("asks %s, want its own role's node first, and itself never", got)
 	}
 	if _, err := copyOf(t, m).Fetch(t.Context(), sources(m.controlPeers()), "main"); !errors.Is(err, control.ErrNoNetwork) {
@@ -79,7 +90,7 @@ func TestMembersTakeTheControlRepoFromEachOther(t *testing.T) {
 		}
 	}
 	m.heard = []string{"web2"}
-	if got := m.controlPeers(); len(got) != 1 || got[0].Source.String() != "http://web2/" {
+	if got := m.controlPeers(); len(got) != 1 || got[0].Name != "web2" {
 		t.Errorf("asks %v, want nobody who is not heard", got)
 	}
 	m.links = nil
@@ -125,12 +136,4 @@ func TestANewMachineIsToldTheCommitThatItsRoleHasApplied(t *testing.T) {
 			t.Errorf("%s: got %.4s, want %.4s", name, got, tc.want)
 		}
 	}
-}
-
-// sources are those of the peers.
-func sources(peers []pushes.Peer) (all []control.Source) {
-	for _, p := range peers {
-		all = append(all, p.Source)
-	}
-	return all
 }

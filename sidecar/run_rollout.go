@@ -78,7 +78,7 @@ func (p *parts) inUse() []string {
 // wake makes the loop turn.
 func (p *parts) wake() { p.loop.Order(func(*decide.Orders) {}) }
 
-// servePuppet begins to follow the control repo. The loop must be there.
+// servePuppet begins to follow the control repo. The loop must be there, and the streams to members.
 func (p *parts) servePuppet(ctx context.Context, g *errgroup.Group) error {
 	if p.puppet == nil {
 		return nil
