@@ -64,7 +64,7 @@ down: check-root build ## take the demo down and leave nothing behind
 
 ROOT_PACKAGES := ./sidecar/address ./sidecar/cloud/localcloud/netns ./sidecar/cloud/localcloud/nspawn ./sidecar/datasync ./sidecar/datasync/apply ./tests/contract/nameserver ./tests/netns ./tests/node ./tests/puppet ./tests/e2e
 # One goroutine that searches for a minute: the race detector would find nothing and take ten.
-SEARCHES      := ./tests/sim ./tests/sim/model
+SEARCHES      := ./tests/sim ./tests/sim/model ./sidecar/decide
 TOOLS         := puppet-lint reprepro ruby-rspec-puppet keepalived knot knot-dnsutils bind9 bind9-dnsutils rsync lsyncd syncthing openssh-server $(shell sed -n "s,^\(puppet-module-[a-z0-9-]*\).*,\1,p" puppet/image-packages)
 TEST_HOST     := gcc libc6-dev openssh-client gpg gpg-agent
 
