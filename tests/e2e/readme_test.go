@@ -73,6 +73,9 @@ func TestReadmeCommandsDoWhatTheySay(t *testing.T) {
 		"sudo build/understudy local status": func(out string) error { return contains(out, "web2", "serving", "up ") },
 		"sudo build/understudy local exec web1 -- systemctl status nginx": func(out string) error { return contains(out, "active (running)") },
 		"sudo build/understudy status --local demo":                       func(out string) error { return contains(out, "is redundant", "lb1", "primary", "8 of 8 members heard") },
+		"sudo build/understudy sync --wait --local demo":                  func(out string) error { return contains(out, "mail: everything written", "repo: everything written") },
+		"sudo build/understudy apply --wait --local demo":                 func(out string) error { return contains(out, "every node has commit ") },
+		"sudo build/understudy runs --local demo":                         func(out string) error { return contains(out, "Puppet ") },
 		"sudo build/understudy switchover lb --local demo":                func(out string) error { return soon(blog) },
 		"sudo build/understudy local destroy lb1":                         func(out string) error { return soon(blog) }, // lb2 has the duty, or takes it
 		"sudo build/understudy incidents --local demo": func(string) error {
