@@ -175,9 +175,29 @@ func (b backend) Runs() []admin.PuppetRun {
 	if b.puppet == nil {
 		return nil
 	}
-	var all []admin.PuppetRun
-	for _, r := range b.puppet.runner.History() {
-		all = append(all, admin.PuppetRun{Result: r.Result, Why: string(r.Why)})
+	return b.puppet.ran()()
+}
+
+// ran gives the newest runs. Nil: there is nobody who runs Puppet.
+func (p *puppet) ran() func() []admin.PuppetRun {
+	if p == nil {
+		return nil
 	}
-	return all
+	return func() (all []admin.PuppetRun) {
+		for _, r := range p.runner.History() {
+			all = append(all, admin.PuppetRun{Result: r.Result, Why: string(r.Why)})
+		}
+		return all
+	}
+}
+
+// looks counts what following has cost. Nil: nobody follows.
+func (p *puppet) looks() func() (looks, bytes uint64) {
+	if p == nil {
+		return nil
+	}
+	return func() (uint64, uint64) {
+		s := p.repo.State()
+		return s.Looks, s.Bytes
+	}
 }

@@ -35,7 +35,7 @@ func (p *parts) serve(ctx context.Context, g *errgroup.Group, loop *reconcile.Lo
 	if err := p.servePuppet(ctx, g); err != nil {
 		return err
 	}
-	samples := metrics.Handler(metrics.Config{Log: p.log, Snapshot: loop.Snapshot, Beats: p.beats, Journal: p.journals.state, Data: p.data.told, Version: version()})
+	samples := metrics.Handler(metrics.Config{Log: p.log, Snapshot: loop.Snapshot, Beats: p.beats, Journal: p.journals.state, Data: p.data.told, Runs: p.puppet.ran(), Looks: p.puppet.looks(), Version: version()})
 	c := admin.Config{Journal: p.journals.state, Log: p.log, Cluster: p.roster.Cluster, Backend: backend{loop, p.book, p.chaos(loop), p.data, p.puppet}, Authority: authority, Metrics: samples}
 	if p.cfg.Listen.Admin == "" {
 		s := admin.NewServer(c)

@@ -3,7 +3,8 @@
 //
 // The names are a promise: metrics are added, never changed or taken away. Where there is no reading there is no sample,
 // so that an alert on absence is possible and a zero is a zero. Labels are few: node, role, duty, zone, directory and reason take their
-// values from roles.yaml and from fixed lists.
+// values from roles.yaml and from fixed lists. Puppet's reasons are rehearsal (of a new commit, without effects), rollout, rollback, look (for
+// drift, without effects) and drift (which is corrected).
 //
 //	understudy_redundant                   gauge    1 if every role has all its nodes serving and each duty a primary
 //	understudy_turn_age_seconds            gauge    since the loop last turned; more than 10 means that it hangs
@@ -33,6 +34,14 @@
 //	understudy_data_watched                gauge    directory        at its primary: directories watched below it
 //	understudy_data_unwatched              gauge    directory        at its primary: directories whose changes only a comparison sees
 //	understudy_data_overflows              gauge    directory        at its primary: overflows of the kernel's queue since the stream began
+//	understudy_rollout_nodes_current       gauge    nodes that have applied the newest accepted commit
+//	understudy_rollout_nodes               gauge    nodes that should
+//	understudy_rollout_held                gauge    1 if a node failed with it, so that no other tries it
+//	understudy_rollout_refused             gauge    1 if the branch's newest commit is not accepted
+//	understudy_puppet_run_failed           gauge    reason           1 if the newest run for this failed
+//	understudy_puppet_run_duration_seconds  gauge    reason           how long it took
+//	understudy_puppet_run_changed          gauge    reason           resources that it changed, or would have
+//	understudy_puppet_run_corrective       gauge    reason           resources that were not as the commit that was there already wants them
 //	understudy_mail_journal_open           gauge    accepted messages that are not known to be mirrored or relayed
 //	understudy_mail_journal_refusing       gauge    1 if senders are told to try again later
 //	understudy_mail_journal_second         gauge    1 if another member takes the second copies
@@ -42,6 +51,8 @@
 //	understudy_zone_age_seconds            gauge    zone             since the newest reading of the zone was asked for
 //	understudy_zone_records                gauge    zone             records of ours that the zone publishes
 //	understudy_build_info                  gauge    version          1
+//	understudy_control_looks_total         counter  times that the control repo's origin was asked for its newest commit
+//	understudy_control_bytes_total         counter  bytes to and from its sources, without the headers of TCP and IP
 //	understudy_beats_sent_total            counter  datagrams sent to other members
 //	understudy_beats_sent_bytes_total      counter  their bytes, without the headers of UDP and IP
 //	understudy_beats_received_total        counter  datagrams received

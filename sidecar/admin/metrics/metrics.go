@@ -24,7 +24,11 @@ type Config struct {
 	// Journal is the mail journal that runs here, as admin.Config has it.
 	Journal func() *admin.Journal
 	// Data is how this node's role is mirrored. Nil: it has no data.
-	Data    func() *admin.RoleData
+	Data func() *admin.RoleData
+	// Runs are this node's newest runs of Puppet, the newest first, Looks counts how often the control repo was asked, and the bytes
+	// that took. Nil: no control repo is followed.
+	Runs    func() []admin.PuppetRun
+	Looks   func() (looks, bytes uint64)
 	Version string
 }
 
@@ -72,6 +76,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	if c.cfg.Journal != nil {
 		r.journal = c.cfg.Journal()
+	}
+	if c.cfg.Runs != nil {
+		r.runs = c.cfg.Runs()
+	}
+	if c.cfg.Looks != nil {
+		r.follows = true
+		r.looks, r.lookBytes = c.cfg.Looks()
 	}
 	if c.cfg.Data != nil {
 		r.data = c.cfg.Data()

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"understudy/bootstrap/applied"
 	"understudy/sidecar/admin"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
@@ -51,6 +52,9 @@ func world() Config {
 		Blocked: []decide.Blocked{{What: "a", Why: "b"}},
 	}
 	d.Memory.Epochs = map[string]uint64{"lb": 4}
+	v.Rollout = decide.RolloutReading{Head: "b", Refused: "it is not signed"}
+	d.Say.Commit = "b"
+	d.Memory.Rollout.Bad = []decide.Bad{{Commit: "b", Node: "lb2"}}
 	beats := keepalive.Stats{
 		Sent: keepalive.Traffic{Packets: 10, Bytes: 3000}, Received: keepalive.Traffic{Packets: 9, Bytes: 2700}, Unsent: 1,
 		Refused: map[keepalive.Reason]uint64{keepalive.Reason("replayed"): 2}, Peers: map[string]keepalive.PeerStats{"lb2": {Missed: 5}},
@@ -58,6 +62,14 @@ func world() Config {
 	at := time.Now()
 	return Config{
 		Log: slog.New(slog.DiscardHandler), Version: "1.2.3", Beats: func() keepalive.Stats { return beats },
+		Looks: func() (uint64, uint64) { return 900, 600_000 },
+		Runs: func() []admin.PuppetRun {
+			return []admin.PuppetRun{
+				{Why: "drift", Result: applied.Result{Noop: true, Took: "4s", Resources: applied.Resources{OutOfSync: 2, Corrective: 2}}},
+				{Why: "rollout", Result: applied.Result{Took: "5s", Code: 31, Resources: applied.Resources{Changed: 3}}},
+				{Why: "rollout", Result: applied.Result{Took: "9s"}},
+			}
+		},
 		Data: func() *admin.RoleData {
 			return &admin.RoleData{Role: "lb", Primary: "lb1", CaughtUp: true, Directories: []admin.Directory{{
 				Path: "/srv/lb", Mirror: "lb2", Changes: 2, Bytes: 700, Waiting: []admin.Waiting{{}}, Refused: "it is empty", Watched: 40, Unwatched: 1, Overflows: 3,

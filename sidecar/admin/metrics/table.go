@@ -24,13 +24,17 @@ type emit func(value float64, labels ...string)
 // reading is what a scrape reads from. Beats is nil where nobody counts them, journal and data where
 // there are none.
 type reading struct {
-	data    *admin.RoleData
-	journal *admin.Journal
-	status  admin.Status
-	plan    admin.Plan
-	view    decide.View
-	beats   *keepalive.Stats
-	version string
+	data *admin.RoleData
+	runs []admin.PuppetRun
+	// looks and lookBytes are worth something only where follows is true.
+	looks, lookBytes uint64
+	follows          bool
+	journal          *admin.Journal
+	status           admin.Status
+	plan             admin.Plan
+	view             decide.View
+	beats            *keepalive.Stats
+	version          string
 }
 
 func truth(b bool) float64 {
@@ -99,6 +103,22 @@ var table = []metric{
 		read: directories(func(d admin.Directory) float64 { return float64(d.Unwatched) })},
 	{name: "data_overflows", help: "Overflows of the kernel's queue since the mirror's stream began.", labels: []string{"directory"},
 		read: directories(func(d admin.Directory) float64 { return float64(d.Overflows) })},
+	{name: "rollout_nodes_current", help: "Nodes that have applied the newest accepted commit.",
+		read: rollout(func(r admin.Rollout) float64 { return float64(r.At) })},
+	{name: "rollout_nodes", help: "Nodes that should have applied it.",
+		read: rollout(func(r admin.Rollout) float64 { return float64(r.Of) })},
+	{name: "rollout_held", help: "1 if a node failed with the newest accepted commit, so that no other tries it.",
+		read: rollout(func(r admin.Rollout) float64 { return truth(r.Held != "") })},
+	{name: "rollout_refused", help: "1 if the branch's newest commit is not accepted.",
+		read: rollout(func(r admin.Rollout) float64 { return truth(r.Refused != "") })},
+	{name: "puppet_run_failed", help: "1 if the newest run of Puppet for this failed.", labels: []string{"reason"},
+		read: newest(func(r admin.PuppetRun) float64 { return truth(!r.Good()) })},
+	{name: "puppet_run_duration_seconds", help: "How long that run took.", labels: []string{"reason"},
+		read: newest(func(r admin.PuppetRun) float64 { return r.Duration().Seconds() })},
+	{name: "puppet_run_changed", help: "Resources that it changed, or would have.", labels: []string{"reason"},
+		read: newest(func(r admin.PuppetRun) float64 { return float64(max(r.Resources.Changed, r.Resources.OutOfSync)) })},
+	{name: "puppet_run_corrective", help: "Resources that were not as the commit that was there already wants them.", labels: []string{"reason"},
+		read: newest(func(r admin.PuppetRun) float64 { return float64(r.Resources.Corrective) })},
 	{name: "mail_journal_open", help: "Accepted messages that are not known to be mirrored or relayed.",
 		read: journal(func(j admin.Journal) float64 { return float64(j.Open) })},
 	{name: "mail_journal_refusing", help: "1 if senders are told to try again later.",
@@ -125,6 +145,10 @@ var table = []metric{
 		read: zones(func(z admin.Zone) float64 { return float64(z.Records) })},
 	{name: "build_info", help: "1, with the version of the sidecar.", labels: []string{"version"},
 		read: func(r reading, e emit) { e(1, r.version) }},
+	{name: "control_looks_total", help: "Times that the control repo's origin was asked for its newest commit.", counter: true,
+		read: looks(func(r reading) uint64 { return r.looks })},
+	{name: "control_bytes_total", help: "Bytes sent to and received from the control repo's sources, without the headers of TCP and IP.", counter: true,
+		read: looks(func(r reading) uint64 { return r.lookBytes })},
 	{name: "beats_sent_total", help: "Datagrams sent to other members.", counter: true,
 		read: beats(func(s keepalive.Stats, e emit) { e(float64(s.Sent.Packets)) })},
 	{name: "beats_sent_bytes_total", help: "Bytes sent to other members, without the headers of UDP and IP.", counter: true,
@@ -198,6 +222,41 @@ func lags(r reading, e emit) {
 	lag(r.status.Node, r.view.Mirrors)
 	for name, peer := range r.view.Peers {
 		lag(name, peer.Said.Mirrors)
+	}
+}
+
+// rollout reads from what is known of the newest commit, where there is one.
+func rollout(value func(admin.Rollout) float64) func(reading, emit) {
+	return func(r reading, e emit) {
+		if r.status.Rollout.Commit != "" {
+			e(value(r.status.Rollout))
+		}
+	}
+}
+
+// newest reads from the newest run for each reason.
+func newest(value func(admin.PuppetRun) float64) func(reading, emit) {
+	return func(r reading, e emit) {
+		told := map[string]bool{}
+		for _, run := range r.runs {
+			why := run.Why
+			if run.Noop && why == "drift" {
+				why = "look"
+			}
+			if !told[why] {
+				told[why] = true
+				e(value(run), why)
+			}
+		}
+	}
+}
+
+// looks are counted where a control repo is followed.
+func looks(value func(reading) uint64) func(reading, emit) {
+	return func(r reading, e emit) {
+		if r.follows {
+			e(float64(value(r)))
+		}
 	}
 }
 
