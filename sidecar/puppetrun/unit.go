@@ -31,7 +31,7 @@ func (r *Runner) properties(job Job) []dbus.Property {
 		dbus.PropDescription(fmt.Sprintf("%s commit %.12s (Understudy, %s)", what, job.Commit, job.Why)),
 		// exec: the start succeeds when the program could be run. RuntimeMaxSec= does nothing for a oneshot.
 		dbus.PropType("exec"),
-		dbus.PropExecStart(argv, true),
+		dbus.PropExecStart(argv, false), // true would be the - of systemd.service(5), whatever the parameter is called
 		// Puppet, dpkg and whatever they have started end with it.
 		set("KillMode", "control-group"),
 		set("SendSIGKILL", true),
