@@ -4,18 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"understudy/bootstrap/role"
+	"understudy/sidecar/decide"
+	pushes "understudy/sidecar/follow"
 )
 
 // mayBecome refuses a roles.yaml that a running cluster cannot go over to node by node. In between some nodes go by the old one and some
-// by the new one, so both must agree on what two nodes may never disagree on: who votes, who plays what, how long silence lasts, and
-// which directories are mirrored. The error names all that differs.
+// by the new one, so both must agree on what two nodes may never disagree on: who plays what, how long silence lasts, and which
+// directories are mirrored; and every majority of the old members must meet every majority of the new ones. The error names all that
+// is in the way.
 func mayBecome(old, next role.Roster) error {
 	was, is := players(old), players(next)
-	var all []string
+	var all, added []string
 	for _, node := range slices.Sorted(maps.Keys(was)) {
 		switch now, there := is[node]; {
 		case !there:
@@ -26,8 +32,15 @@ func mayBecome(old, next role.Roster) error {
 	}
 	for _, node := range slices.Sorted(maps.Keys(is)) {
 		if _, there := was[node]; !there {
-			all = append(all, "adds "+node)
+			added = append(added, node)
 		}
+	}
+	if n := len(was); majority(n)+majority(n+len(added)) <= n+len(added) {
+		most := 0
+		for majority(n)+majority(n+most+1) > n+most+1 {
+			most++
+		}
+		all = append(all, fmt.Sprintf("adds %s at once, where %d may be added at a time", strings.Join(added, ", "), most))
 	}
 	if (old.Beachhead == nil) != (next.Beachhead == nil) {
 		all = append(all, "adds or removes the beachhead")
@@ -56,4 +69,98 @@ func players(r role.Roster) map[string]string {
 		}
 	}
 	return all
+}
+
+func majority(members int) int { return members/2 + 1 }
+
+// intended is a roster that this node would accept.
+type intended struct {
+	roster uint64    // zero: none
+	since  time.Time // when the beats began to tell
+	asked  time.Time // when somebody last wanted to accept it
+}
+
+const (
+	// wishFor is how long a wish lasts that nobody repeats: the branch has moved on.
+	wishFor = 30 * time.Second
+	// askAgain is the pause after which a commit that waits for the cluster is looked at again.
+	askAgain = time.Second
+)
+
+// may says whether a commit with that roles.yaml can be accepted now. One with other members waits until no member goes by, or is about to go
+// by, any but the present and that one: so there are never three rosters at a time, two of which might not meet. A node says for two
+// detection times that it would accept it; of two nodes with different ones in mind, at least one hears of the other's before that.
+func (p *parts) may(next role.Roster) error {
+	if err := mayBecome(p.roster, next); err != nil {
+		return err
+	}
+	want := decide.RosterOf(next)
+	if want == p.policy.Roster {
+		return nil
+	}
+	since := p.puppet.wants(want)
+	why := p.disagrees(want)
+	if wait := 2*p.policy.Timings.Detection - time.Since(since); why == "" && wait > 0 {
+		why = "it changes the members, and the others hear of that first"
+	}
+	if why == "" {
+		return nil
+	}
+	time.AfterFunc(askAgain, p.puppet.repo.Poke)
+	return pushes.NotYet(why)
+}
+
+// disagrees says which member goes by yet another roster. Empty: none does.
+func (p *parts) disagrees(want uint64) string {
+	_, v, _, _ := p.snapshot()
+	for _, node := range p.policy.Nodes {
+		if node == p.cfg.Node {
+			continue
+		}
+		if !p.hears(node) {
+			return "it changes the members, and " + node + " is not heard, which must agree"
+		}
+		x := v.Peers[node].Said.Rollout
+		for _, roster := range []uint64{x.Roster, x.Next} {
+			if roster != 0 && roster != want && roster != p.policy.Roster {
+				return "it changes the members, and " + node + " goes by others than those here and those in it"
+			}
+		}
+	}
+	return ""
+}
+
+// wants notes that a roster would be accepted, and says since when the beats tell so.
+func (p *puppet) wants(roster uint64) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.wish.roster != roster || now.Sub(p.wish.asked) > wishFor {
+		p.wish = intended{roster: roster, since: now}
+	}
+	p.wish.asked = now
+	return p.wish.since
+}
+
+// nextRoster is what this node is about to go by: the accepted commit's roster, or one that it would accept. Zero: the present one.
+// p.mu is held.
+func (p *puppet) nextRoster(s pushes.State) uint64 {
+	if p.head != s.Head {
+		data, err := os.ReadFile(filepath.Join(s.Release, "roles.yaml"))
+		if err != nil {
+			return p.next // restored at the next look
+		}
+		r, err := role.Parse("roles.yaml", data)
+		if err != nil {
+			return p.next // it was accepted, so it could be read
+		}
+		p.head, p.next = s.Head, 0
+		if next := decide.RosterOf(r); next != p.policy.Roster {
+			p.next = next
+		}
+	}
+	if p.next == 0 && time.Since(p.wish.asked) < wishFor {
+		return p.wish.roster
+	}
+	return p.next
 }

@@ -25,6 +25,7 @@ type following struct {
 	peers    func() []pushes.Peer // living members that serve their copy
 	keep     func() []string      // commits whose releases are in use
 	accepted func()               // called when a new commit is accepted
+	may      func(role.Roster) error
 }
 
 // follow makes the follower of the branch that this machine was booted from, whose commit is first. It is nil, and nothing is
@@ -50,7 +51,7 @@ func (n *node) follow(path, first string, f following) (*pushes.Follower, error)
 	return pushes.New(pushes.Config{
 		Repo: repo, Branch: cfg.Branch, Cluster: n.roster.Cluster, Signers: signers, StateFile: at("control.json"), First: first, Log: n.log,
 		Origins: cfg.Sources, // without the copy in the image, which is as old as that and would pass for the branch set back
-		Peers:   f.peers, Keep: f.keep, Accepted: f.accepted, May: func(next role.Roster) error { return mayBecome(n.roster, next) },
+		Peers:   f.peers, Keep: f.keep, Accepted: f.accepted, May: f.may,
 	})
 }
 

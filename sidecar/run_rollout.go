@@ -42,6 +42,9 @@ type puppet struct {
 	runs  map[bool]decide.RunReading
 	stale bool      // the applied release has other files than those that this sidecar has read
 	last  time.Time // when the node was last looked at, or changed
+	head  string    // the accepted commit, and
+	next  uint64    // its roster, if that is not this node's own
+	wish  intended
 }
 
 // newPuppet is nil where there is no control repo to follow: on machines whose roster is given by hand.
@@ -53,7 +56,7 @@ func (p *parts) newPuppet(bus *units.Systemd) (*puppet, error) {
 	if err != nil {
 		return nil, err
 	}
-	repo, err := p.follow(bootConfig, release.Commit, following{peers: p.controlPeers, keep: p.inUse, accepted: p.wake})
+	repo, err := p.follow(bootConfig, release.Commit, following{peers: p.controlPeers, keep: p.inUse, accepted: p.wake, may: p.may})
 	if err != nil || repo == nil {
 		return nil, err
 	}
@@ -103,7 +106,7 @@ func (p *puppet) Commits() reconcile.Commits {
 	defer p.mu.Unlock()
 	p.refresh()
 	return reconcile.Commits{
-		Head: s.Head, Refused: s.Why, Stale: p.stale, Drifted: time.Since(p.last) > p.every,
+		Head: s.Head, Next: p.nextRoster(s), Trouble: s.Trouble, Refused: s.Why, Stale: p.stale, Drifted: time.Since(p.last) > p.every,
 		InOrder: slices.ContainsFunc(s.Trailers, func(t pushes.Trailer) bool { return t.Key == inOrder && t.Value == inOrderValue }),
 	}
 }

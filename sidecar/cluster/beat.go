@@ -123,6 +123,9 @@ type Move struct {
 
 // Rollout is how far a node has come with the control repo's commits, which are named by 40 hexadecimal digits.
 type Rollout struct {
+	// Roster tells which nodes are members, and of which role, by what the node goes by; Next is that of the commit that it has accepted, or would
+	// accept, where that is another one. Zero: there is none.
+	Roster, Next uint64
 	// Head is the newest commit that the node has accepted: signed by who may, and a descendant of all accepted before. Empty: none is
 	// known.
 	Head string

@@ -1,8 +1,10 @@
 package decide
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"understudy/bootstrap/role"
@@ -19,6 +21,8 @@ type Policy struct {
 	// Hire are the roles' names, each after those it needs: the order in which new machines are asked for.
 	Hire    []string
 	Timings Timings
+	// Roster tells this roster from those with other members: see RosterOf.
+	Roster uint64
 	// Off switches single rails off. It exists for the simulator, which shows what each is good for; nobody else sets it.
 	Off Rails
 }
@@ -128,7 +132,7 @@ func New(self string, r role.Roster) (Policy, error) {
 	if _, err := r.ForHost(self); err != nil {
 		return Policy{}, err
 	}
-	p := Policy{Self: self, Nodes: slices.Clone(r.Nodes()), Timings: DefaultTimings(r.Timings)}
+	p := Policy{Self: self, Nodes: slices.Clone(r.Nodes()), Timings: DefaultTimings(r.Timings), Roster: RosterOf(r)}
 	for _, from := range r.Roles {
 		to := Role{
 			Name: from.Name, Nodes: from.Nodes, Names: from.Names, Data: len(from.Data) > 0,
@@ -146,6 +150,20 @@ func New(self string, r role.Roster) (Policy, error) {
 		p.Zones = append(p.Zones, Zone{Key: ZoneKey(d), Want: Naming{Domain: r.Domain, Zone: d.Zone}})
 	}
 	return p, nil
+}
+
+// RosterOf is a hash (FNV-1a) of what nodes must agree on to count votes alike: who is a member, and of which role. It is never zero.
+func RosterOf(r role.Roster) uint64 {
+	var all []string
+	for _, of := range r.Roles {
+		for _, node := range of.Nodes {
+			all = append(all, node+" "+of.Name)
+		}
+	}
+	slices.Sort(all)
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(strings.Join(all, "\n"))) // never fails (hash.Hash)
+	return max(1, h.Sum64())
 }
 
 // ZoneKey names one of roles.yaml's dns entries: "rfc2136 192.0.2.53:53 blog.example".

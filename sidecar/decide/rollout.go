@@ -15,6 +15,10 @@ type RolloutReading struct {
 	Head string
 	// InOrder: that commit asks for one role at a time, each after those it needs.
 	InOrder bool
+	// Next is RosterOf the commit that was accepted last, or would be, if it is not this node's own. Zero: it is.
+	Next uint64
+	// Trouble is why a push may go unnoticed, or waits, for people. Empty: it does not.
+	Trouble string
 	// Refused is why the tip of the branch is not Head, for people. Empty: it is.
 	Refused string
 	// Rehearsed is the newest run without effects, Applied the newest real one.
@@ -109,11 +113,15 @@ func (t *turn) rollout() {
 	r := t.p.role()
 	t.heedBad()
 	defer t.tellBad()
+	t.rolling.Roster, t.rolling.Next = t.p.Roster, t.Rollout.Next
 	if r == nil || t.Rollout.Head == "" {
 		return
 	}
 	said := &t.rolling
 	said.Head = t.Rollout.Head
+	if t.Rollout.Trouble != "" {
+		t.blocked("pushes", t.Rollout.Trouble)
+	}
 	if t.Rollout.Refused != "" {
 		t.blocked("the newest commit", t.Rollout.Refused)
 	}

@@ -68,7 +68,7 @@ type Config struct {
 	Every time.Duration
 	// Log gets what was accepted and refused. Nil: nobody does.
 	Log *slog.Logger
-	// May says whether the running cluster can go over to a commit's roles.yaml; its error is shown. Nil: it always can.
+	// May says whether the running cluster can go over to a commit's roles.yaml; its error is why not, or a NotYet. Nil: it always can.
 	May func(role.Roster) error
 	// Accepted is called by Run after a new commit is accepted. Nil: nobody is told.
 	Accepted func()
@@ -93,6 +93,11 @@ type State struct {
 	Looks uint64    // so far
 	Bytes uint64    // sent to and received from sources, without the headers of TCP and IP
 }
+
+// NotYet is why a commit must wait for the cluster. It is asked about again at the next look.
+type NotYet string
+
+func (n NotYet) Error() string { return string(n) }
 
 // Follower follows one branch. Make it with New, then call Run once; the other methods are for everybody.
 type Follower struct {

@@ -22,7 +22,7 @@ type offer struct {
 // look asks once, and takes what is new. It says whether all that should have worked did.
 func (f *Follower) look(ctx context.Context) bool {
 	f.now.Looks++
-	var troubles []string
+	var troubles, waits []string
 	tip, err := f.askOrigins(ctx)
 	if err != nil {
 		troubles = append(troubles, fmt.Sprintf("no origin of the control repo answers (%v): a push is noticed when one does", err))
@@ -35,7 +35,10 @@ func (f *Follower) look(ctx context.Context) bool {
 		if o.commit == f.head.Commit {
 			continue // the offer before it was the same
 		}
-		if err := f.consider(ctx, o); err != nil {
+		err := f.consider(ctx, o)
+		if _, ok := errors.AsType[NotYet](err); ok {
+			waits = append(waits, err.Error())
+		} else if err != nil {
 			troubles = append(troubles, err.Error())
 		}
 		if ctx.Err() != nil {
@@ -43,8 +46,8 @@ func (f *Follower) look(ctx context.Context) bool {
 		}
 	}
 	f.showRefused(tip, peers)
-	f.showTrouble(strings.Join(troubles, "; "))
-	return len(troubles) == 0
+	f.showTrouble(strings.Join(append(waits, troubles...), "; "))
+	return len(troubles) == 0 // who waits looks again at the usual pace
 }
 
 // askOrigins returns what the first origin that answers says. The zero offer: there are none.
@@ -106,6 +109,9 @@ func (f *Follower) consider(ctx context.Context, o offer) error {
 	if no, ok := errors.AsType[refusal](err); ok {
 		f.refuse(o, string(no))
 		return nil
+	}
+	if _, waits := errors.AsType[NotYet](err); waits {
+		return fmt.Errorf("commit %.12s of %s%s waits: %w", o.commit, f.cfg.Branch, o.whose(), err)
 	}
 	if err != nil {
 		return fmt.Errorf("commit %.12s of %s%s cannot be taken: %w; it is tried again by itself", o.commit, f.cfg.Branch, o.whose(), err)

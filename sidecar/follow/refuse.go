@@ -86,7 +86,11 @@ func (f *Follower) checkRoles(c control.Commit) error {
 	if f.cfg.May == nil {
 		return nil
 	}
-	if err := f.cfg.May(roster); err != nil {
+	err = f.cfg.May(roster)
+	if _, waits := errors.AsType[NotYet](err); waits {
+		return err
+	}
+	if err != nil {
 		return refusal(err.Error() + "; push a commit without that")
 	}
 	return nil

@@ -4,6 +4,7 @@ package keepalive
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"time"
 
@@ -43,6 +44,7 @@ const (
 	flagBusy    = 1 << iota
 	flagCurrent // the newest commit is the applied one
 	flagRestarts
+	flagNext
 )
 
 // lag is what changes in a mirror from beat to beat.
@@ -60,7 +62,7 @@ func appendAnnouncement(b []byte, a cluster.Announcement) []byte {
 	b = appendAddr(b, a.Private)
 	b = appendAddr(b, a.Public)
 	b = append(b, byte(a.Phase), byte(a.Health), flags(a))
-	b = appendString(b, a.Commit)
+	b = appendCommit(b, a.Commit)
 	b = appendList(b, a.Promises, func(b []byte, p cluster.Promise) []byte {
 		b = binary.AppendUvarint(appendString(b, p.Duty), p.Epoch)
 		return append(appendString(b, p.Holder), promiseFlags(p))
@@ -86,31 +88,74 @@ func appendAnnouncement(b []byte, a cluster.Announcement) []byte {
 // appendRollout spares what is mostly so: the newest commit is the applied one, and nobody asks for anything.
 func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
 	current := x.Head == applied
-	b = append(b, flagIf(x.Busy, flagBusy)|flagIf(current, flagCurrent)|flagIf(x.Restarts, flagRestarts))
-	if !current {
-		b = appendString(b, x.Head)
+	b = append(b, flagIf(x.Busy, flagBusy)|flagIf(current, flagCurrent)|flagIf(x.Restarts, flagRestarts)|flagIf(x.Next != 0, flagNext))
+	b = binary.BigEndian.AppendUint64(b, x.Roster)
+	if x.Next != 0 {
+		b = binary.BigEndian.AppendUint64(b, x.Next)
 	}
-	b = appendString(appendString(b, x.Ask), x.Yield)
+	if !current {
+		b = appendCommit(b, x.Head)
+	}
+	b = appendString(appendCommit(b, x.Ask), x.Yield)
 	return appendList(b, x.Bad, func(b []byte, bad cluster.BadCommit) []byte {
-		return appendString(appendString(appendString(b, bad.Commit), bad.Node), bad.Why)
+		return appendString(appendString(appendCommit(b, bad.Commit), bad.Node), bad.Why)
 	})
 }
 
 func (r *reader) rollout(applied string) cluster.Rollout {
-	f := r.upTo(flagBusy | flagCurrent | flagRestarts)
-	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0, Restarts: f&flagRestarts != 0}
+	f := r.upTo(flagBusy | flagCurrent | flagRestarts | flagNext)
+	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0, Restarts: f&flagRestarts != 0, Roster: r.uint64()}
+	if f&flagNext != 0 {
+		x.Next = r.uint64()
+		r.bad = r.bad || x.Next == 0
+	}
 	if f&flagCurrent == 0 {
-		x.Head = r.string()
+		x.Head = r.commit()
 		r.bad = r.bad || x.Head == applied // there is one way to write a thing
 	}
-	x.Ask, x.Yield = r.string(), r.string()
+	x.Ask, x.Yield = r.commit(), r.string()
 	x.Bad = list(r, func(r *reader) cluster.BadCommit {
-		bad := cluster.BadCommit{Commit: r.string(), Node: r.string(), Why: r.string()}
+		bad := cluster.BadCommit{Commit: r.commit(), Node: r.string(), Why: r.string()}
 		r.bad = r.bad || len(bad.Why) > cluster.MostWhy
 		return bad
 	})
 	r.bad = r.bad || len(x.Bad) > cluster.MostBad
 	return x
+}
+
+// Kinds of commits on the wire.
+const (
+	noCommit   = iota
+	hashCommit // 20 bytes, which are told in hexadecimal
+	textCommit // anything else
+)
+
+// appendCommit spares half of a commit's name.
+func appendCommit(b []byte, commit string) []byte {
+	hash, err := hex.DecodeString(commit)
+	switch {
+	case commit == "":
+		return append(b, noCommit)
+	case err == nil && len(hash) == hashSize && hex.EncodeToString(hash) == commit:
+		return append(append(b, hashCommit), hash...)
+	}
+	return appendString(append(b, textCommit), commit)
+}
+
+// hashSize is that of SHA-1.
+const hashSize = 20
+
+func (r *reader) commit() string {
+	switch r.upTo(textCommit) {
+	case hashCommit:
+		return hex.EncodeToString(r.bytes(hashSize))
+	case textCommit:
+		text := r.string()
+		hash, err := hex.DecodeString(text)
+		r.bad = r.bad || text == "" || err == nil && len(hash) == hashSize && hex.EncodeToString(hash) == text // there is one way to write a thing
+		return text
+	}
+	return ""
 }
 
 func flagIf(set bool, flag byte) byte {
@@ -154,7 +199,7 @@ func decodeAnnouncement(b []byte) (cluster.Announcement, error) {
 	a.Health = cluster.Health(r.upTo(byte(cluster.Unhealthy)))
 	f := r.upTo(flagVoting | flagPaused | flagClockOff)
 	a.Voting, a.Paused, a.ClockOff = f&flagVoting != 0, f&flagPaused != 0, f&flagClockOff != 0
-	a.Commit = r.string()
+	a.Commit = r.commit()
 	a.Promises = list(r, func(r *reader) cluster.Promise {
 		p := cluster.Promise{Duty: r.string(), Epoch: r.varint(), Holder: r.string()}
 		f := r.upTo(flagLease | flagClear | flagAfterLease)

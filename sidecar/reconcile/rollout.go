@@ -26,6 +26,8 @@ type Puppet interface {
 type Commits struct {
 	Head    string
 	InOrder bool
+	Next    uint64
+	Trouble string
 	Refused string
 	Stale   bool
 	Drifted bool
@@ -62,7 +64,7 @@ func (l *Loop) readRollout(v *decide.View) {
 	}
 	c := l.world.Puppet.Commits()
 	v.Rollout = decide.RolloutReading{
-		Head: c.Head, InOrder: c.InOrder, Refused: c.Refused, Stale: c.Stale, Drifted: c.Drifted,
+		Head: c.Head, InOrder: c.InOrder, Next: c.Next, Trouble: c.Trouble, Refused: c.Refused, Stale: c.Stale, Drifted: c.Drifted,
 		Rehearsed: l.rehearsed.notice(l.world.Puppet.Newest(true), v.Now), Applied: l.applied.notice(l.world.Puppet.Newest(false), v.Now),
 	}
 	l.tellMissing(v)
