@@ -46,7 +46,7 @@ On a node: understudy run is the sidecar, status shows what it sees, plan what i
 From anywhere: the same commands with --local NAME or --connect HOST:PORT. On any Linux machine:
 understudy local up boots the whole reference cluster to try it all in.
 
-What is not there yet: pushes that add or remove nodes, checkpoints, the
+What is not there yet: pushes that remove nodes, checkpoints, the
 beachhead.`,
 		SilenceUsage: true, SilenceErrors: true,
 		Version: version(),

@@ -217,3 +217,46 @@ func (c *cluster) held(t *testing.T, bad string) {
 	}
 	t.Log(st.Rollout.Line())
 }
+
+// TestAPushAddsNodesAndRoles pushes a roles.yaml with one more web node and one more role. It comes last: the cluster keeps both.
+func TestAPushAddsNodesAndRoles(t *testing.T) {
+	c := sharedCluster(t)
+	c.healed(t, nil)
+	o := c.origin(t)
+	o.edit(t, "roles.yaml", "nodes: web[1-2]", "nodes: web[1-3]")
+	o.edit(t, "roles.yaml", "\n  mail:\n", "\n  prompt:\n    nodes: [prompt1]\n    understudy: none\n    health: {units: [systemd-journald.service]}\n\n  mail:\n")
+	class := "# Who whispers.\nclass role::prompt {\n  contain profile::base\n\n  file { '/etc/prompt': content => \"line?\\n\" }\n}\n"
+	if err := os.WriteFile(filepath.Join(o.dir, "puppet/site-modules/role/manifests/prompt.pp"), []byte(class), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l := c.read(t, 50)
+	began := time.Now()
+	commit := o.push(t, "A third web node, and a prompter", o.operator)
+	eventually(t, 4*time.Minute, func() error {
+		st, err := c.tryAsk("lb1")
+		if err != nil {
+			return err
+		}
+		if r := roleOf(st, "prompt"); len(st.Nodes) != 10 || r.Serving != 1 || roleOf(st, "web").Serving != 3 || !st.Redundant || st.Rollout.At != 10 || len(st.Rollout.Trying) > 0 {
+			return fmt.Errorf("%s; why %v; blocked %v", st.Rollout.Line(), st.Why, st.Blocked)
+		}
+		return nil
+	})
+	t.Logf("both serve %v after the push", time.Since(began).Round(100*time.Millisecond))
+	if got := filepath.Base(c.release(t, "web3")); got != commit {
+		t.Errorf("web3 is at %s, want %s", got, commit)
+	}
+	if got := c.on(t, "prompt1", "cat", "/etc/prompt"); got != "line?\n" {
+		t.Errorf("prompt1 has %q", got)
+	}
+	for _, lb := range []string{"lb1", "lb2"} {
+		eventually(t, 30*time.Second, func() error {
+			if out, code := c.run(t, lb, "sh", "-c", "curl -sf 'http://127.0.0.1:8404/stats;csv' | grep ,web3, | grep ,UP,"); code != 0 {
+				return fmt.Errorf("%s sends no requests to web3: %q", lb, out)
+			}
+			return nil
+		})
+	}
+	r := l.Stop()
+	t.Logf("meanwhile %v", r)
+}

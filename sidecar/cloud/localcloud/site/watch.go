@@ -24,7 +24,7 @@ const (
 	askFor   = 2 * time.Second        // one sidecar
 )
 
-// watcher knows how far the nodes of the roster are: by the provider's list, by the records of their bootstraps, and by
+// watcher knows how far the nodes of the roster are, and those that pushes have added: by the provider's list, by the records of their bootstraps, and by
 // what the sidecars say. It only looks.
 type watcher struct {
 	site *Site
@@ -35,7 +35,7 @@ type watcher struct {
 	served map[int]time.Time // by machine: when it first served
 	spoken map[int]bool      // by machine: its sidecar has been heard
 
-	order []string // the nodes in the roster's order; never changes
+	order []string // the nodes in the roster's order, and then those that came by a push
 }
 
 func newWatcher(s *Site) *watcher {
@@ -158,7 +158,12 @@ func (w *watcher) heard(st admin.Status) {
 	defer w.mu.Unlock()
 	for _, said := range st.Nodes {
 		n, known := w.nodes[said.Name]
-		if !known || !n.Power || said.Machine != "" && said.Machine != strconv.Itoa(n.Machine) {
+		if !known { // a push has added it; its machine is found at the next look
+			w.nodes[said.Name] = &Node{Name: said.Name, Role: said.Role}
+			w.order = append(w.order, said.Name)
+			continue
+		}
+		if !n.Power || said.Machine != "" && said.Machine != strconv.Itoa(n.Machine) {
 			continue // of an incarnation that is gone
 		}
 		w.spoken[n.Machine] = w.spoken[n.Machine] || said.Heard()
