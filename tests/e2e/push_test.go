@@ -259,4 +259,7 @@ func TestAPushAddsNodesAndRoles(t *testing.T) {
 	}
 	r := l.Stop()
 	t.Logf("meanwhile %v", r)
+	if r.Failed > 0 {
+		t.Errorf("%d requests failed, want 0", r.Failed)
+	}
 }
