@@ -149,7 +149,8 @@ func (d *roleData) told() *admin.RoleData {
 
 // directory is one set in the API's words.
 func directory(set datasync.SetState) admin.Directory {
-	d := admin.Directory{Path: set.Root, Trouble: oneLine(set.Trouble)}
+	const mostRotten = 10
+	d := admin.Directory{Path: set.Root, Trouble: oneLine(set.Trouble), Verified: set.Verified, Rotten: set.Rotten[:min(len(set.Rotten), mostRotten)]}
 	st := set.Source
 	if st == nil {
 		return d

@@ -68,6 +68,10 @@ type Directory struct {
 	Unwatched int    `json:"unwatched"`
 	Why       string `json:"unwatched_why"`
 	Overflows int    `json:"overflows"`
+	// Verified is when every byte was read last on this node; not there: never. Rotten are paths whose content had changed though no time did,
+	// and that are not mended: the first ten.
+	Verified time.Time `json:"verified,omitzero"`
+	Rotten   []string  `json:"rotten"`
 }
 
 // Waiting is a path and why it waits.
@@ -145,6 +149,7 @@ func (s *Server) syncRole(ctx context.Context, b builder, role, primary string, 
 	}
 	for i := range got.Directories {
 		got.Directories[i].Waiting = some(got.Directories[i].Waiting)
+		got.Directories[i].Rotten = some(got.Directories[i].Rotten)
 	}
 	return got
 }

@@ -19,4 +19,7 @@
 //  5. Then the watch's word: a path is looked at again (Scanner.Update), and goes as Remove, Put, Patch, Make or Set, with its directory's Set;
 //     a new tree is compared as in 4; everything: scan and 4. What Failed, or is unsettled, is due again a little later.
 //  6. A barrier of the watch is passed when the Commit that its changes are in is Durable. Lag is what is not, in changes, bytes and age.
+//
+// Every byte is read once a week and compared with what the index remembers (verify.go). What has rotted on a mirror comes from the source again. What has
+// rotted on the source stays off the mirror for as long as its index is there and nobody touches the file, and is mended once the duty has moved.
 package datasync

@@ -34,6 +34,8 @@ type KeeperConfig struct {
 	Dial    func(ctx context.Context, node string) (net.Conn, error)
 	Log     *slog.Logger
 	Options SourceOptions
+	// Verify is the pause between two readings of every byte. Zero: a week; below zero: it is never done.
+	Verify time.Duration
 }
 
 // Keeper keeps one role's directories on one node: as their source while the node has the duty, and else as mirrors of the node that has it.
@@ -62,6 +64,8 @@ type kept struct {
 	serving  context.CancelFunc // ends the session that is served
 	served   chan struct{}      // closed when it has ended
 	trouble  string             // why the newest session, or the start of it, failed; empty: it did not
+	verified time.Time          // when every byte was read last; zero: never
+	rotten   []string           // what was found then, and is not mended
 }
 
 // Copy is what lies here of a role's data, over all its directories.
@@ -86,6 +90,7 @@ func NewKeeper(cfg KeeperConfig) (*Keeper, error) {
 			return nil, err
 		}
 		s.position = position
+		s.remembered()
 		k.sets = append(k.sets, s)
 	}
 	return k, nil
@@ -211,6 +216,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		g.Go(func() error { return k.follow(ctx, s) })
 	}
 	g.Go(func() error { return k.attend(ctx) })
+	g.Go(func() error { return k.verifies(ctx) })
 	err := g.Wait()
 	for _, s := range k.sets {
 		s.follows.Lock()
@@ -345,7 +351,7 @@ func (k *Keeper) session(ctx context.Context, s *kept, node string) (err error) 
 			return err
 		}
 		s.mu.Lock()
-		s.mirror = m
+		s.mirror, s.rotten = m, nil // what had rotted was read, and comes from the source where it differs
 		s.mu.Unlock()
 	}
 	conn, err := k.cfg.Dial(ctx, node)
@@ -480,6 +486,10 @@ type SetState struct {
 	Source  *SourceState
 	Mirror  *MirrorState
 	Trouble string // why the newest session failed; empty: it did not
+	// Verified is when every byte was read last, zero: never. Rotten are the paths whose content had changed though no
+	// time did, and that are not mended.
+	Verified time.Time
+	Rotten   []string
 }
 
 // Sets tells of each directory.
@@ -487,7 +497,7 @@ func (k *Keeper) Sets() []SetState {
 	var all []SetState
 	for _, s := range k.sets {
 		s.mu.Lock()
-		state := SetState{Root: s.Root, Trouble: s.trouble}
+		state := SetState{Root: s.Root, Trouble: s.trouble, Verified: s.verified, Rotten: s.rotten}
 		if s.source != nil {
 			st := s.source.State()
 			state.Source = &st

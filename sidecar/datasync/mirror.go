@@ -85,8 +85,14 @@ func OpenMirror(ctx context.Context, log *slog.Logger, set Set) (m *Mirror, err 
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("the index cannot be used; everything is read once", "path", set.Index, "err", err)
 	}
+	rotten := distrust(set.Index, known)
 	if err := m.rescan(ctx, known); err != nil {
 		return m, err
+	}
+	if rotten > 0 {
+		if err := errors.Join(m.tree.Save(set.Index), trusted(set.Index)); err != nil {
+			return m, err
+		}
 	}
 	m.state.Position = m.files.Position()
 	return m, nil

@@ -34,6 +34,8 @@
 //	understudy_data_watched                gauge    directory        at its primary: directories watched below it
 //	understudy_data_unwatched              gauge    directory        at its primary: directories whose changes only a comparison sees
 //	understudy_data_overflows              gauge    directory        at its primary: overflows of the kernel's queue since the stream began
+//	understudy_data_rotten                 gauge    directory        files whose content changed though no time did; ten at most are counted
+//	understudy_data_verified_age_seconds   gauge    directory        since every byte was read on this node
 //	understudy_rollout_nodes_current       gauge    nodes that have applied the newest accepted commit
 //	understudy_rollout_nodes               gauge    nodes that should
 //	understudy_rollout_held                gauge    1 if a node failed with it, so that no other tries it

@@ -103,6 +103,10 @@ var table = []metric{
 		read: directories(func(d admin.Directory) float64 { return float64(d.Unwatched) })},
 	{name: "data_overflows", help: "Overflows of the kernel's queue since the mirror's stream began.", labels: []string{"directory"},
 		read: directories(func(d admin.Directory) float64 { return float64(d.Overflows) })},
+	{name: "data_rotten", help: "Files whose content changed though no time did; ten at most are counted.", labels: []string{"directory"},
+		read: verified(func(d admin.Directory) float64 { return float64(len(d.Rotten)) })},
+	{name: "data_verified_age_seconds", help: "Time since every byte of the directory was read on this node.", labels: []string{"directory"},
+		read: verified(func(d admin.Directory) float64 { return time.Since(d.Verified).Seconds() })},
 	{name: "rollout_nodes_current", help: "Nodes that have applied the newest accepted commit.",
 		read: rollout(func(r admin.Rollout) float64 { return float64(r.At) })},
 	{name: "rollout_nodes", help: "Nodes that should have applied it.",
@@ -256,6 +260,20 @@ func looks(value func(reading) uint64) func(reading, emit) {
 	return func(r reading, e emit) {
 		if r.follows {
 			e(float64(value(r)))
+		}
+	}
+}
+
+// verified are the directories that have been read as a whole here, whoever the primary is.
+func verified(value func(admin.Directory) float64) func(reading, emit) {
+	return func(r reading, e emit) {
+		if r.data == nil {
+			return
+		}
+		for _, d := range r.data.Directories {
+			if !d.Verified.IsZero() {
+				e(value(d), d.Path)
+			}
 		}
 	}
 }

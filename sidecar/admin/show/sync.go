@@ -58,7 +58,13 @@ func (p *page) directory(d admin.Directory) {
 	if d.Overflows > 0 {
 		parts = append(parts, fmt.Sprintf("compared again %d times because too much happened at once", d.Overflows))
 	}
+	if !d.Verified.IsZero() {
+		parts = append(parts, "every byte read on "+d.Verified.Local().Format("2 Jan"))
+	}
 	p.line(2, plain, d.Path+": "+strings.Join(parts, ", "))
+	if len(d.Rotten) > 0 {
+		p.line(4, bad, fmt.Sprintf("content changed though no time did; the mirror has the good one, and a switchover of the role brings it back: %q", d.Rotten))
+	}
 	if d.Unwatched > 0 {
 		p.line(4, alert, fmt.Sprintf("%d directories cannot be watched: %s", d.Unwatched, d.Why))
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/zeebo/blake3"
 )
@@ -149,14 +150,20 @@ func (r *reader) settle(j job, st status, now int64, hash Hash, x []Xattr) {
 		n.more = &more{xattrs: x}
 	}
 	if j.old != nil && *j.old != hash {
-		r.problem(j.path, "the content changed though no time did: a failing disk, or somebody who writes past the filesystem")
+		r.problem(j.path, Rotten)
 	}
 }
+
+// verifyPause is the pause before each read of at most 128 KiB, with Options.Verify: no more than 64 MiB a second.
+const verifyPause = 2 * time.Millisecond
 
 // content hashes a whole file.
 func (r *reader) content(ctx context.Context, f *os.File) (hash Hash, size int64, err error) {
 	r.sum.Reset()
 	for ctx.Err() == nil {
+		if r.options.Verify { // there is no hurry, and others read and write, too
+			time.Sleep(verifyPause)
+		}
 		n, err := f.ReadAt(r.buf, size)
 		if _, err := r.sum.Write(r.buf[:n]); err != nil {
 			return Hash{}, 0, err

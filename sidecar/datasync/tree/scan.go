@@ -25,6 +25,9 @@ type Options struct {
 	Verify bool
 }
 
+// Rotten is why of a problem that Options.Verify finds.
+const Rotten = "the content changed though no time did: a failing disk, or somebody who writes past the filesystem"
+
 // Scanner looks at one directory. Its methods may not run at once.
 type Scanner struct {
 	root    *os.File

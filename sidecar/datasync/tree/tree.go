@@ -41,6 +41,16 @@ func (t *Tree) at(path string) *node {
 	return t.at(dir).child(name)
 }
 
+// Distrust makes the next scan that begins with this tree read a file again, whatever its times say. What is not there is none to read.
+func (t *Tree) Distrust(path string) {
+	if !Valid(path) {
+		return
+	}
+	if n := t.at(path); n != nil {
+		n.flags |= racy
+	}
+}
+
 // Lookup finds one entry.
 func (t *Tree) Lookup(path string) (e Entry, found bool) {
 	if !Valid(path) {
