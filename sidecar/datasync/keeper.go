@@ -65,7 +65,9 @@ type kept struct {
 	served   chan struct{}      // closed when it has ended
 	trouble  string             // why the newest session, or the start of it, failed; empty: it did not
 	verified time.Time          // when every byte was read last; zero: never
-	rotten   []string           // what was found then, and is not mended
+	rotten   []string           // what was found then, and is not mended; while there is a mirror, it knows better
+	again    bool               // the mirror is to be opened anew
+	unread   string             // why it could not be read as a whole last time; empty: it could
 }
 
 // Copy is what lies here of a role's data, over all its directories.
@@ -156,7 +158,7 @@ func (s *kept) begin(cfg KeeperConfig, epoch uint64) error {
 func (s *kept) closeMirror() error {
 	s.mu.Lock()
 	m := s.mirror
-	s.mirror = nil
+	s.mirror, s.rotten = nil, rottenPaths(s.Index)
 	s.mu.Unlock()
 	if m == nil {
 		return nil
@@ -345,14 +347,8 @@ func (k *Keeper) session(ctx context.Context, s *kept, node string) (err error) 
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if s.mirror == nil {
-		m, err := OpenMirror(ctx, k.cfg.Log, s.Set)
-		if err != nil {
-			return err
-		}
-		s.mu.Lock()
-		s.mirror, s.rotten = m, nil // what had rotted was read, and comes from the source where it differs
-		s.mu.Unlock()
+	if err := k.open(ctx, s); err != nil {
+		return err
 	}
 	conn, err := k.cfg.Dial(ctx, node)
 	if err != nil {
@@ -368,6 +364,30 @@ func (k *Keeper) session(ctx context.Context, s *kept, node string) (err error) 
 	defer s.mu.Unlock()
 	s.position = s.mirror.State().Position
 	return err
+}
+
+// open opens the mirror, if it is not, or is to be opened anew. It needs follows.
+func (k *Keeper) open(ctx context.Context, s *kept) error {
+	s.mu.Lock()
+	again, is := s.again, s.mirror != nil
+	s.again = false
+	s.mu.Unlock()
+	if again {
+		if err := s.closeMirror(); err != nil {
+			k.cfg.Log.Warn("the mirror did not end well", "path", s.Root, "err", err) // what it had is on the disk
+		}
+	}
+	if is && !again {
+		return nil
+	}
+	m, err := OpenMirror(ctx, k.cfg.Log, s.Set)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mirror = m
+	return nil
 }
 
 // A stream begins with the name of its set: two bytes of length, big endian, and the name.
@@ -504,6 +524,9 @@ func (k *Keeper) Sets() []SetState {
 		} else if s.mirror != nil {
 			st := s.mirror.State()
 			state.Mirror = &st
+			if !s.again {
+				state.Rotten = st.Rotten
+			}
 		}
 		s.mu.Unlock()
 		all = append(all, state)

@@ -40,6 +40,8 @@ type MirrorState struct {
 	Equal bool
 	At    time.Time // when the newest batch was durable; zero: none was since the start
 	Kept  int       // paths put into lost+found since the start
+	// Rotten are files whose content is known to have rotted, until it has come again.
+	Rotten []string
 }
 
 // Mirror follows one source after another. Follow is for one goroutine at a time, State for any.
@@ -85,14 +87,14 @@ func OpenMirror(ctx context.Context, log *slog.Logger, set Set) (m *Mirror, err 
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("the index cannot be used; everything is read once", "path", set.Index, "err", err)
 	}
-	rotten := distrust(set.Index, known)
+	m.state.Rotten = rottenPaths(set.Index)
+	for _, path := range m.state.Rotten {
+		if known != nil { // else it is read now, and differs if it has rotted
+			known.Doubt(path)
+		}
+	}
 	if err := m.rescan(ctx, known); err != nil {
 		return m, err
-	}
-	if rotten > 0 {
-		if err := errors.Join(m.tree.Save(set.Index), trusted(set.Index)); err != nil {
-			return m, err
-		}
 	}
 	m.state.Position = m.files.Position()
 	return m, nil
@@ -425,10 +427,26 @@ func (s *mirrorSession) commit(c *wire.Commit) error {
 		return errors.Join(err, s.say(&wire.Refusal{Why: err.Error()}))
 	}
 	s.tell(func(st *MirrorState) { st.Position, st.Equal, st.At = s.files.Position(), equal, time.Now() })
+	if equal {
+		s.mended()
+	}
 	s.report()
 	err = s.say(&wire.Durable{Seq: c.Seq})
 	s.keep()
 	return err
+}
+
+// mended forgets what had rotted: the trees are equal, so it has come again.
+func (s *mirrorSession) mended() {
+	rotten := s.State().Rotten
+	if len(rotten) == 0 {
+		return
+	}
+	if err := noteRotten(s.set.Index, nil); err != nil {
+		s.log.Warn("it stays noted that files have rotted, though they have come again; the next full reading says better", "path", s.set.Root, "err", err)
+	}
+	s.tell(func(st *MirrorState) { st.Rotten = nil })
+	s.log.Info("what had rotted has come again", "path", s.set.Root, "files", len(rotten))
 }
 
 // report tells what was put aside, once for many.

@@ -4,20 +4,19 @@ package datasync
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
+	"strings"
 	"time"
 
+	"understudy/bootstrap/durable"
 	"understudy/sidecar/datasync/tree"
 )
 
-// Beside a set's index lie the paths whose content has changed behind the times' back, and a file whose time is that of the last full
-// reading.
+// Beside a set's index lie the paths of files that have rotted, and a file whose time is that of the last full reading.
 const (
 	rottenSuffix   = ".rotten"
 	verifiedSuffix = ".verified"
@@ -46,8 +45,8 @@ func (k *Keeper) verifies(ctx context.Context) error {
 			if err == nil && time.Since(last) >= every {
 				err = k.verify(ctx, s)
 			}
-			if err != nil && ctx.Err() == nil {
-				k.cfg.Log.Warn("the data could not be read as a whole", "path", s.Root, "err", err)
+			if ctx.Err() == nil {
+				k.couldRead(s, err)
 			}
 		}
 		select {
@@ -56,6 +55,18 @@ func (k *Keeper) verifies(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// couldRead says why a set could not be read as a whole, once.
+func (k *Keeper) couldRead(s *kept, err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	if why != "" && why != s.unread {
+		k.cfg.Log.Warn("the data could not be read as a whole", "path", s.Root, "err", err)
+	}
+	s.unread = why
 }
 
 // lastVerified is when the set was read as a whole, by the disk's word. A new one counts as read at some time in the last period, so
@@ -94,44 +105,69 @@ func (s *kept) remembered() {
 	}
 }
 
-// verify reads every byte of a set and compares it with what the index remembers. What has rotted is noted beside the index, for when this
-// node opens the set as a mirror: then it is read anew, differs from the source's, and comes from there. A mirror does so at once. At the
-// source it waits until the duty moves: until then its index goes on to say what the mirror has.
+// verify reads every byte of a set and compares it with what the index remembers. What has rotted is noted beside the index, which goes on
+// to say what ought to be there. A mirror gets that from the source again, and until then it is no equal copy. At the source it waits until
+// the duty moves, whether that is soon or after restarts: the mirror has the content that ought to be there, and is not touched.
 func (k *Keeper) verify(ctx context.Context, s *kept) error {
 	began := time.Now()
 	rotten, err := s.read(ctx)
+	if errors.Is(err, errNoIndex) {
+		return nil
+	}
 	if err != nil {
+		return err
+	}
+	if err := noteRotten(s.Index, rotten); err != nil {
 		return err
 	}
 	if _, err := s.stamp(time.Now(), wasRead); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.verified, s.rotten = time.Now(), rotten
-	isSource := s.source != nil
-	s.mu.Unlock()
+	isSource := k.readAll(s, rotten)
 	k.cfg.Log.Info("read all data", "path", s.Root, "rotten", len(rotten), "took", time.Since(began))
-	if len(rotten) == 0 {
-		return nil
+	switch some := rotten[:min(len(rotten), mostNamed)]; {
+	case len(rotten) == 0:
+	case isSource:
+		k.cfg.Log.Error("files have rotted: they cannot be read, or their content has changed though no time did. The mirror is not touched; let the duty move "+
+			"(understudy switchover), and they come from there", "path", s.Root, "count", len(rotten), "files", some)
+	default:
+		k.cfg.Log.Error("files have rotted: they cannot be read, or their content has changed though no time did. They come from the source again",
+			"path", s.Root, "count", len(rotten), "files", some)
 	}
-	if err := noteRotten(s.Index, rotten); err != nil {
-		return err
-	}
-	if isSource {
-		k.cfg.Log.Error("content has changed on the disk though no time did; the mirror is not touched. Let the duty move (understudy switchover): "+
-			"then it comes from there", "path", s.Root, "files", rotten)
-		return nil
-	}
-	k.cfg.Log.Error("content has changed on the disk though no time did; it comes from the source again", "path", s.Root, "files", rotten)
-	return k.reopen(s)
+	return nil
 }
 
-// read gives the paths whose content is not what the index says, though their times are. Nothing of a session is touched: it has a scanner
-// of its own, and the index as it was saved last, in which newer files are simply other files.
+// mostNamed is how many files one line of the log names.
+const mostNamed = 20
+
+// readAll takes over what verify has found. A mirror that is open is opened anew.
+func (k *Keeper) readAll(s *kept, rotten []string) (isSource bool) {
+	s.mu.Lock()
+	s.verified, s.rotten = time.Now(), rotten
+	isSource = s.source != nil
+	s.again = !isSource && s.mirror != nil && len(rotten) > 0
+	again := s.again
+	s.mu.Unlock()
+	if !again {
+		return isSource
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if leave := k.leave[s]; leave != nil { // else the next session sees it
+		leave()
+	}
+	return isSource
+}
+
+// errNoIndex: nothing is remembered yet that could be compared.
+var errNoIndex = errors.New("there is no index yet")
+
+// read gives the paths of what has rotted, in no order. Nothing of a session is touched: it has a scanner of its own, and the index as it
+// was saved last, in which newer files are simply other files.
 func (s *kept) read(ctx context.Context) (rotten []string, err error) {
 	known, err := tree.Load(s.Index)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // nothing is remembered yet that could be compared
+		return nil, errNoIndex
 	}
 	if err != nil {
 		return nil, err
@@ -149,72 +185,23 @@ func (s *kept) read(ctx context.Context) (rotten []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read all of %s: %w", s.Root, err)
 	}
-	for _, p := range problems.List {
-		if p.Why == tree.Rotten {
-			rotten = append(rotten, p.Path)
-		}
-	}
-	return rotten, nil
+	return problems.Rotten, nil
 }
 
-// reopen ends the session of a mirror, so that the next one opens it anew.
-func (k *Keeper) reopen(s *kept) error {
-	k.mu.Lock()
-	leave := k.leave[s]
-	k.mu.Unlock()
-	if leave != nil {
-		leave()
-	}
-	s.follows.Lock()
-	defer s.follows.Unlock()
-	return s.closeMirror()
-}
-
-// noteRotten remembers paths in a file beside the index.
+// noteRotten remembers paths in a file beside the index, or that there are none.
 func noteRotten(index string, paths []string) error {
-	data, err := json.Marshal(paths)
-	if err != nil {
-		return err
-	}
 	name := index + rottenSuffix
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
-	if err != nil {
-		return err
+	if len(paths) == 0 {
+		return durable.Remove(name)
 	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return durable.Replace(name, []byte(strings.Join(paths, "\x00")), 0o600) // a path is any bytes but that one
 }
 
 // rottenPaths are the remembered ones. A file that cannot be read remembers none.
-func rottenPaths(index string) (paths []string) {
+func rottenPaths(index string) []string {
 	data, err := os.ReadFile(index + rottenSuffix)
-	if err != nil || json.Unmarshal(data, &paths) != nil {
+	if err != nil || len(data) == 0 {
 		return nil
 	}
-	return paths
-}
-
-// distrust makes a mirror's scan read the remembered paths, whatever the index says of them, and returns how many there are.
-func distrust(index string, known *tree.Tree) int {
-	paths := rottenPaths(index)
-	for _, path := range paths {
-		if known != nil { // else all is read
-			known.Distrust(path)
-		}
-	}
-	return len(paths)
-}
-
-// trusted forgets the remembered paths: the tree that is saved has read them.
-func trusted(index string) error {
-	if err := os.Remove(index + rottenSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return strings.Split(string(data), "\x00")
 }

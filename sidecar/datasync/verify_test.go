@@ -4,6 +4,7 @@ package datasync
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,5 +143,114 @@ func TestEveryByteIsReadNowAndThen(t *testing.T) {
 	s.remembered()
 	if time.Since(s.verified) > time.Minute {
 		t.Errorf("read at %v", s.verified)
+	}
+}
+
+func TestAMirrorThatHasRottedAndTakesOverLeavesTheGoodContentAlone(t *testing.T) {
+	const good, rotten = "good content", "rotten stuff"
+	s := newStage(t)
+	s.appoint("mail1", 1)
+	write(t, s.nodes["mail1"].root+"/a", good)
+	s.wait("it is there", func() bool { return s.has("mail2", "a", good) })
+	s.synced("mail1")
+	s.kill("mail1")
+	s.kill("mail2")
+	s.rot("mail2", "a", rotten)
+	s.start("mail2")
+	s.verify("mail2") // there is nobody from whom it could come
+	s.kill("mail2")
+	s.start("mail2") // nor does a restart make it true
+	s.appoint("mail2", 2)
+	s.wait("it has taken over", func() bool { return s.copyOf("mail2").Source })
+	s.start("mail1")
+	write(t, s.nodes["mail2"].root+"/b", "new")
+	s.wait("the other one has what is new", func() bool { return s.has("mail1", "b", "new") })
+	s.synced("mail2")
+	if !s.has("mail1", "a", good) {
+		t.Error("the good content is gone")
+	}
+	if st := s.nodes["mail2"].keeper.Sets()[0]; !slices.Equal(st.Rotten, []string{"a"}) {
+		t.Errorf("what has rotted is forgotten: %v", st.Rotten)
+	}
+	s.appoint("mail1", 3)
+	s.wait("it is mended", func() bool { return s.has("mail2", "a", good) })
+}
+
+func TestWhatHasRottedDoesNotComeToANewMirrorUntilAPersonTakesIt(t *testing.T) {
+	s := newStage(t)
+	s.appoint("mail1", 1)
+	write(t, s.nodes["mail1"].root+"/a", "good content")
+	s.wait("it is there", func() bool { return s.has("mail2", "a", "good content") })
+	s.synced("mail1")
+	s.kill("mail1")
+	s.rot("mail1", "a", "rotten stuff")
+	s.start("mail1")
+	s.wait("it is the source again", func() bool { return s.copyOf("mail1").CaughtUp })
+	s.verify("mail1")
+	s.kill("mail2")
+	must(t, os.RemoveAll(s.nodes["mail2"].root))
+	must(t, os.Mkdir(s.nodes["mail2"].root, 0o755))
+	must(t, os.Remove(filepath.Join(filepath.Dir(s.nodes["mail2"].root), "index")))
+	s.start("mail2")
+	write(t, s.nodes["mail1"].root+"/b", "new")
+	s.wait("what is sound comes", func() bool { return s.has("mail2", "b", "new") })
+	s.wait("it is said which file waits", func() bool {
+		st := s.nodes["mail1"].keeper.Sets()[0].Source
+		return st != nil && len(st.Waiting) == 1 && st.Waiting[0].Path == "a"
+	})
+	if s.copyOf("mail1").CaughtUp || s.has("mail2", "a", "rotten stuff") {
+		t.Error("what has rotted is mirrored")
+	}
+	now := time.Now()
+	must(t, os.Chtimes(s.nodes["mail1"].root+"/a", now, now)) // a person takes it as it is
+	s.wait("it comes", func() bool { return s.has("mail2", "a", "rotten stuff") && s.copyOf("mail1").CaughtUp })
+}
+
+func TestWhatHasRottedIsNotedWhateverItsName(t *testing.T) {
+	index := filepath.Join(t.TempDir(), "index")
+	for _, want := range [][]string{{"a", "new\nline", "invalid \xff", "dir/\"quoted\""}, nil} {
+		must(t, noteRotten(index, want))
+		if got := rottenPaths(index); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestTheFullReadingComesByItselfUnlessItIsOff(t *testing.T) {
+	for _, c := range []struct {
+		every time.Duration
+		want  bool
+	}{{50 * time.Millisecond, true}, {-1, false}} {
+		dir := t.TempDir()
+		root, index := filepath.Join(dir, "data"), filepath.Join(dir, "index")
+		write(t, root+"/a", "content")
+		d, err := os.Open(root)
+		must(t, err)
+		scan, err := tree.NewScanner(d, tree.Options{})
+		must(t, err)
+		known, _, err := scan.Scan(t.Context(), nil)
+		must(t, err)
+		must(t, errors.Join(known.Save(index), d.Close()))
+		k, err := NewKeeper(KeeperConfig{Sets: []Set{{Name: "x", Root: root, Index: index, Accounts: tree.NewAccounts("/etc")}}, Verify: c.every, Log: quiet()})
+		must(t, err)
+		ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		must(t, k.verifies(ctx))
+		stop()
+		if got := !k.Sets()[0].Verified.IsZero(); got != c.want {
+			t.Errorf("every %v: read %v", c.every, got)
+		}
+	}
+}
+
+func TestASetWithoutAnIndexDoesNotCountAsRead(t *testing.T) {
+	dir := t.TempDir()
+	k, err := NewKeeper(KeeperConfig{Sets: []Set{{Name: "x", Root: dir, Index: filepath.Join(dir, "index")}}, Log: quiet()})
+	must(t, err)
+	must(t, k.verify(t.Context(), k.sets[0]))
+	if at := k.Sets()[0].Verified; !at.IsZero() {
+		t.Errorf("read at %v", at)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "index"+verifiedSuffix)); err == nil {
+		t.Error("the next one comes in a week")
 	}
 }

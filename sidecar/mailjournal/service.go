@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"understudy/bootstrap/command"
+	"understudy/bootstrap/durable"
 )
 
 // ServiceConfig is what a node of a role with a journal needs. Everything is required but where it says so.
@@ -348,17 +349,5 @@ func readReign(path string) (r reign, err error) {
 }
 
 func (r reign) write(path string) error {
-	temp := path + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, "%d %d %d\n", r.First, r.Last, r.Since.Unix())
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return durable.Replace(path, fmt.Appendf(nil, "%d %d %d\n", r.First, r.Last, r.Since.Unix()), 0o600)
 }

@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"understudy/bootstrap/durable"
 )
 
 // Options of a journal or a holder. Dir and Log are required.
@@ -403,7 +405,7 @@ func (s *store) begin() error {
 	}
 	head := binary.BigEndian.AppendUint64([]byte(segmentMagic), s.highest())
 	if _, err = out.Write(binary.BigEndian.AppendUint32(head, checksum(seg.salt, head))); err == nil {
-		err = syncDir(s.o.Dir) // the head itself goes with the first sync
+		err = durable.SyncDir(s.o.Dir) // the head itself goes with the first sync
 	}
 	if err != nil {
 		return errors.Join(err, out.Close(), os.Remove(path))
@@ -458,7 +460,7 @@ func (s *store) sweep() error {
 		if err := os.Remove(filepath.Join(s.o.Dir, seg.name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := syncDir(s.o.Dir); err != nil {
+		if err := durable.SyncDir(s.o.Dir); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -544,12 +546,4 @@ func (s *store) raise(epoch uint64) uint64 {
 	defer s.mu.Unlock()
 	s.epoch = max(s.epoch, epoch)
 	return s.epoch
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 
 	"understudy/bootstrap/applied"
+	"understudy/bootstrap/durable"
 	"understudy/sidecar/units"
 )
 
@@ -218,7 +219,7 @@ func (r *Runner) give() { <-r.turn }
 
 // start begins a run. When it returns nil, the run is under way or has ended already.
 func (r *Runner) start(ctx context.Context, job Job) error {
-	if err := remove(filepath.Join(r.cfg.Dir, resultFile)); err != nil {
+	if err := durable.Remove(filepath.Join(r.cfg.Dir, resultFile)); err != nil {
 		return fmt.Errorf("remove the last run's result: %w", err)
 	}
 	if err := r.set(&Current{Job: job, ID: rand.Text(), Since: time.Now().UTC(), Boot: r.cfg.Boot}); err != nil {

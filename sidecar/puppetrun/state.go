@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"understudy/bootstrap/applied"
+	"understudy/bootstrap/durable"
 )
 
 const (
@@ -75,7 +76,7 @@ func (r *Runner) save() error {
 	r.state.Version = stateVersion
 	data, err := json.MarshalIndent(r.state, "", "  ")
 	if err == nil {
-		err = replaceFile(filepath.Join(r.cfg.Dir, runsFile), append(data, '\n'))
+		err = durable.Replace(filepath.Join(r.cfg.Dir, runsFile), append(data, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("note what is run: %w", err)
@@ -106,42 +107,4 @@ func (r *Runner) told(c Current) (*applied.Result, error) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// remove takes a file away for good: it does not come back after a power failure.
-func remove(path string) error {
-	if err := os.Remove(path); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// replaceFile writes a file whole: after a crash at any point there is the old content or the new one. When it returns nil
-// the new one is on the disk.
-func replaceFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	temp := filepath.Join(dir, "."+filepath.Base(path)+".new") // one name, so that a crash leaves at most one
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"reflect"
 
+	"understudy/bootstrap/durable"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 )
@@ -79,32 +79,9 @@ func (l *Loop) save(v decide.View, d decide.Decision) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(l.cfg.MemoryFile, data); err != nil {
+	if err := durable.Replace(l.cfg.MemoryFile, data, 0o600); err != nil {
 		return fmt.Errorf("save the memory: %w", err)
 	}
 	l.kept, l.saved = next, true
 	return nil
-}
-
-// replaceFile writes a file whole: after a crash at any point there is the old content or the new one. When it returns nil
-// the new one is on the disk.
-func replaceFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	temp := filepath.Join(dir, "."+filepath.Base(path)+".new") // one name, so that a crash leaves at most one
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

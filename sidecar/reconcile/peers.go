@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"understudy/bootstrap/durable"
 	"understudy/sidecar/cluster"
 	"understudy/sidecar/decide"
 )
@@ -132,7 +133,7 @@ func (b *peerBook) remember(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(path, append(data, '\n')); err != nil {
+	if err := durable.Replace(path, append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("remember where the members are: %w", err)
 	}
 	return nil

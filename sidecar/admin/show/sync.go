@@ -35,11 +35,11 @@ func (p *page) roleData(r admin.RoleData) {
 		p.line(0, alert, fmt.Sprintf("%s: written on %s, and its mirror has been behind for %s", r.Role, r.Primary, admin.Words(time.Duration(r.Lag))))
 	}
 	for _, d := range r.Directories {
-		p.directory(d)
+		p.directory(d, r.CaughtUp)
 	}
 }
 
-func (p *page) directory(d admin.Directory) {
+func (p *page) directory(d admin.Directory, caughtUp bool) {
 	var parts []string
 	switch {
 	case d.Mirror == "":
@@ -63,7 +63,11 @@ func (p *page) directory(d admin.Directory) {
 	}
 	p.line(2, plain, d.Path+": "+strings.Join(parts, ", "))
 	if len(d.Rotten) > 0 {
-		p.line(4, bad, fmt.Sprintf("content changed though no time did; the mirror has the good one, and a switchover of the role brings it back: %q", d.Rotten))
+		what := "what the mirror lacks of it waits: restore it, or take it as it is by touching it"
+		if caughtUp {
+			what = "the mirror has the good content, and a switchover of the role brings it back"
+		}
+		p.line(4, bad, fmt.Sprintf("rotten on the disk, though no time changed: %q; %s", d.Rotten, what))
 	}
 	if d.Unwatched > 0 {
 		p.line(4, alert, fmt.Sprintf("%d directories cannot be watched: %s", d.Unwatched, d.Why))

@@ -67,6 +67,8 @@ func TestRails(t *testing.T) {
 		{"foreign", Situation{Marker: Foreign, Source: files(9, 9)}, "another set", 0},
 		{"first time", Situation{Marker: Marked}, "", 0},
 		{"empty", Situation{Marker: Marked, Mirror: files(3, 3), Deletes: files(3, 3)}, "is empty", 3},
+		{"empty, of little", Situation{Marker: Marked, Mirror: files(2, 2), Deletes: files(2, 2)}, "", 0},
+		{"empty, of two large ones", Situation{Marker: Marked, Mirror: files(2, 64<<20), Deletes: files(2, 64<<20)}, "is empty", 2},
 		{"empty, allowed", Situation{Marker: Marked, Mirror: files(3, 3), Deletes: files(3, 3), Allowed: 3}, "", 0},
 		{"few", Situation{Marker: Marked, Source: files(1, 1), Mirror: files(19, 19), Deletes: files(18, 18)}, "", 0},
 		{"half", Situation{Marker: Marked, Source: files(10, 1), Mirror: files(20, 20), Deletes: files(10, 10)}, "", 0},

@@ -79,6 +79,9 @@ func (p Problem) String() string { return fmt.Sprintf("%q: %s", p.Path, p.Why) }
 type Problems struct {
 	List  []Problem
 	Count int
+	// Rotten are all files, in no order, that Options.Verify found to have other content than the index says, or none that can be read,
+	// though nothing has changed by their times.
+	Rotten []string
 }
 
 const problemsKept = 100

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"github.com/zeebo/blake3"
+
+	"understudy/bootstrap/durable"
 )
 
 // ErrDamaged is an index that cannot be read: cut, altered, or of another version. The caller says so and scans without.
@@ -41,15 +43,7 @@ func (t *Tree) Save(path string) (err error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return errors.Join(f.Close(), syncDir(filepath.Dir(path)))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(f.Close(), durable.SyncDir(filepath.Dir(path)))
 }
 
 // Load reads what Save wrote. The error is ErrDamaged, or that of opening the file: fs.ErrNotExist the first time.

@@ -39,6 +39,7 @@ const (
 	linked          // the inode had more than one name
 	stale           // of a directory: the digest must be computed again; its ancestors are stale, too
 	borrowed        // another name of the inode is being read; regroup fills this one in
+	doubted         // see Tree.Doubt; never in an index
 )
 
 // account is who owns a node. Nodes share them.
@@ -120,6 +121,11 @@ func (n *node) entry(path string) Entry {
 		Hash: n.hash, Target: n.target(), Xattrs: n.xattrs(), Link: n.link()}
 	if n.kind == File {
 		e.Size = n.size
+	}
+	if n.has(doubted) {
+		for i := range e.Hash {
+			e.Hash[i] ^= 0xff
+		}
 	}
 	if n.account != nil {
 		e.Owner, e.Group = n.account.owner, n.account.group

@@ -26,9 +26,11 @@ type Situation struct {
 
 // The rails. Below railEntries a person sees at a glance what happened, and the trash holds it. Half: a cleaned mailbox or
 // an expired repository stays below it, a wrong or half-mounted directory is above it. A tenth of the bytes: names can
-// outlive their content (a filesystem check that cuts files to nothing); small enough to let a dump or a video go.
+// outlive their content (a filesystem check that cuts files to nothing); small enough to let a dump or a video go. An empty
+// source is refused sooner, but the last one or two small files of a directory may be deleted as any other, also while no session is there to see it.
 const (
 	railEntries = 20
+	railFew     = 3
 	railBytes   = 64 << 20
 	railShrink  = 10
 )
@@ -54,7 +56,7 @@ func (s Situation) Check() error {
 		return &Refusal{Why: "the source has no marker: it is not mounted, or not the directory that was mirrored; mount it, or mark it anew"}
 	case s.Mirror.Entries() == 0 || s.Allowed >= allow:
 		return nil
-	case s.Source.Entries() == 0:
+	case s.Source.Entries() == 0 && (s.Mirror.Entries() >= railFew || s.Mirror.Bytes >= railBytes):
 		return &Refusal{Allow: allow, Why: fmt.Sprintf("the source is empty, the mirror has %d entries: check the source; if it was emptied on purpose, allow %d deletions once",
 			s.Mirror.Entries(), allow)}
 	case s.Mirror.Entries() >= railEntries && 2*deletes > s.Mirror.Entries():

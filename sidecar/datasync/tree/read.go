@@ -21,7 +21,7 @@ type job struct {
 	file *os.File
 	node *node
 	path string
-	old  *Hash // what the index says, where it should be so; nil: it says nothing
+	old  *Hash // what the content ought to be, where it is read only to see whether it is; nil: nobody knows
 }
 
 // file makes the node of a file. Unless the index knows it, a reader fills it in.
@@ -35,7 +35,7 @@ func (w *walker) file(ctx context.Context, dir int, path, name string, old *node
 		return n, nil
 	}
 	if old != nil && old.unchanged(st) {
-		n.hash = old.hash
+		n.hash, n.flags = old.hash, n.flags|old.flags&doubted
 		if x := old.xattrs(); len(x) > 0 {
 			n.more = &more{xattrs: x}
 		}
@@ -123,6 +123,10 @@ func (r *reader) read(ctx context.Context, j job) error {
 		after, statErr := statOpen(int(j.file.Fd()))
 		if err = errors.Join(err, statErr); err != nil {
 			why = "cannot be read: " + err.Error()
+			if j.old != nil {
+				r.rotten(j.path, why)
+				return nil
+			}
 			break
 		}
 		if after.same(before) && size == before.size {
@@ -149,8 +153,8 @@ func (r *reader) settle(j job, st status, now int64, hash Hash, x []Xattr) {
 	if len(x) > 0 {
 		n.more = &more{xattrs: x}
 	}
-	if j.old != nil && *j.old != hash {
-		r.problem(j.path, Rotten)
+	if j.old != nil && !moved && *j.old != hash {
+		r.rotten(j.path, "the content changed though no time did: a failing disk, or somebody who writes past the filesystem")
 	}
 }
 

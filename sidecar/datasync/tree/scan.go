@@ -21,12 +21,9 @@ type Options struct {
 	Names  Names // nil: NewAccounts("/etc")
 	// Readers is how many files are read at once, zero: 2. So many more wait open.
 	Readers int
-	// Verify reads every file, whatever the index says, and reports one whose content changed though its times did not.
+	// Verify reads every file, whatever the index says: see Problems.Rotten.
 	Verify bool
 }
-
-// Rotten is why of a problem that Options.Verify finds.
-const Rotten = "the content changed though no time did: a failing disk, or somebody who writes past the filesystem"
 
 // Scanner looks at one directory. Its methods may not run at once.
 type Scanner struct {
@@ -327,4 +324,11 @@ func (w *walker) problem(path, why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.problems.add(path, why)
+}
+
+func (w *walker) rotten(path, why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.problems.add(path, why)
+	w.problems.Rotten = append(w.problems.Rotten, path)
 }

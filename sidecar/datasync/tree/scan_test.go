@@ -5,6 +5,7 @@ package tree
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -129,11 +130,84 @@ func TestVerifyFindsContentThatChangedBehindTheTimes(t *testing.T) {
 		t.Fatalf("got %v, %v", problems, err)
 	}
 	after, problems, err := scanner(t, root, Options{Verify: true}).Scan(t.Context(), before)
-	if err != nil || problems.Count != 1 || problems.List[0].Path != "file" {
+	if err != nil || problems.Count != 1 || !slices.Equal(problems.Rotten, []string{"file"}) {
 		t.Errorf("got %v, %v", problems, err)
 	}
 	if e, _ := after.Lookup("file"); e.Hash != blake3.Sum256([]byte("content")) {
 		t.Error("the content as it is now must be in the tree")
+	}
+}
+
+func TestVerifyNamesEveryFileThatHasRotted(t *testing.T) {
+	const files = problemsKept + 20
+	root := t.TempDir()
+	for i := range files {
+		write(t, fmt.Sprintf("%s/%d", root, i), "content")
+	}
+	age()
+	before := scan(t, scanner(t, root, Options{}), nil)
+	for _, n := range before.root.children() {
+		n.hash[0] ^= 1
+	}
+	_, problems, err := scanner(t, root, Options{Verify: true}).Scan(t.Context(), before)
+	if err != nil || len(problems.Rotten) != files || len(problems.List) != problemsKept {
+		t.Errorf("got %d, %d of them told, %v", len(problems.Rotten), len(problems.List), err)
+	}
+}
+
+func TestAFileThatIsWrittenBeforeItsTurnToBeReadHasNotRotted(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"a", "b", "c"} {
+		write(t, root+"/"+name, "content")
+	}
+	age()
+	before := scan(t, scanner(t, root, Options{}), nil)
+	s := scanner(t, root, Options{Verify: true, Readers: 1})
+	s.reading = func(path string) {
+		if path == "a" { // the others have been looked at, and wait
+			time.Sleep(tick)
+			write(t, root+"/b", "written")
+			write(t, root+"/c", "written")
+		}
+	}
+	_, problems, err := s.Scan(t.Context(), before)
+	if err != nil || len(problems.Rotten) > 0 {
+		t.Errorf("got %v, %v", problems, err)
+	}
+}
+
+func TestWhatIsDoubtedDiffersUntilOtherContentComes(t *testing.T) {
+	root := t.TempDir()
+	write(t, root+"/file", "content")
+	if err := os.Link(root+"/file", root+"/name"); err != nil {
+		t.Fatal(err)
+	}
+	age()
+	s := scanner(t, root, Options{})
+	sound := scan(t, s, nil)
+	doubted := scan(t, s, sound)
+	doubted.Doubt("name")
+	for _, path := range []string{"none", ".", "../file", "name/file"} {
+		doubted.Doubt(path)
+	}
+	if plan := Diff(sound, doubted, Policy{}); len(plan.Ops) != 2 || sound.Digest() == doubted.Digest() {
+		t.Errorf("got %+v", plan)
+	}
+	doubted = scan(t, s, doubted)
+	if plan := Diff(sound, doubted, Policy{}); len(plan.Ops) != 2 {
+		t.Errorf("the doubt is gone after a scan: %+v", plan)
+	}
+	index := t.TempDir() + "/index"
+	if err := doubted.Save(index); err != nil {
+		t.Fatal(err)
+	}
+	if saved, err := Load(index); err != nil || saved.Digest() != sound.Digest() {
+		t.Errorf("the index does not say what ought to be there: %v", err)
+	}
+	time.Sleep(tick)
+	write(t, root+"/file", "changed")
+	if again := scan(t, s, doubted); again.Digest() != scan(t, s, nil).Digest() {
+		t.Error("other content is doubted, too")
 	}
 }
 

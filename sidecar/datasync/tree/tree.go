@@ -41,13 +41,23 @@ func (t *Tree) at(path string) *node {
 	return t.at(dir).child(name)
 }
 
-// Distrust makes the next scan that begins with this tree read a file again, whatever its times say. What is not there is none to read.
-func (t *Tree) Distrust(path string) {
+// Doubt gives a file's entry a hash that no content has, until other content comes for it: what lies there is known to have rotted. What Save
+// writes, and a scan finds to be unchanged, is the content that ought to be there. Nothing at the path: nothing is doubted.
+func (t *Tree) Doubt(path string) {
 	if !Valid(path) {
 		return
 	}
-	if n := t.at(path); n != nil {
-		n.flags |= racy
+	n := t.at(path)
+	if n == nil || n.kind != File || n.parent == nil {
+		return
+	}
+	names := []*node{n}
+	if n.has(linked) && t.inodes != nil {
+		names = t.inodes[n.inode]
+	}
+	for _, n := range names {
+		n.flags |= doubted
+		n.parent.touch()
 	}
 }
 
