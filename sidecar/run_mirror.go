@@ -96,6 +96,9 @@ func (d *roleData) Mirrors() []cluster.Mirror {
 	return []cluster.Mirror{m}
 }
 
+// Woes implements reconcile.Data.
+func (d *roleData) Woes() map[string]string { return d.keeper.Woes() }
+
 // Barrier implements reconcile.Data.
 func (d *roleData) Barrier(ctx context.Context) error { return d.keeper.Barrier(ctx) }
 

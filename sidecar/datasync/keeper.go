@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"understudy/sidecar/datasync/apply"
-	"understudy/sidecar/datasync/tree"
 )
 
 // KeeperConfig is what a Keeper needs to know. All fields are required but Options.
@@ -569,12 +568,20 @@ func (k *Keeper) Copy() Copy {
 	return c
 }
 
-// Refusals are what a person must decide, by directory.
-func (k *Keeper) Refusals() map[string]*tree.Refusal {
-	all := map[string]*tree.Refusal{}
-	for _, s := range k.Sets() {
-		if s.Source != nil && s.Source.Refused != nil {
-			all[s.Root] = s.Source.Refused
+// Woes are what keeps the data from being sound on two machines until a person does something, for people, by directory.
+func (k *Keeper) Woes() map[string]string {
+	all := map[string]string{}
+	for _, s := range k.sets {
+		s.mu.Lock()
+		source, rotten := s.source, len(s.rotten)
+		s.mu.Unlock()
+		if source == nil {
+			continue // a mirror mends itself
+		}
+		if refused := source.State().Refused; refused != nil {
+			all[s.Root] = "they are not mirrored: " + refused.Why
+		} else if rotten > 0 {
+			all[s.Root] = fmt.Sprintf("%d files have rotted on the disk; see understudy sync", rotten)
 		}
 	}
 	return all

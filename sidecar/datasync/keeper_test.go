@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -228,4 +229,31 @@ func TestADirectoryThatIsNotMountedIsRefused(t *testing.T) {
 	if !s.has("mail2", "f", "x") {
 		t.Error("the mirror was emptied")
 	}
+}
+
+func TestAnEmptiedSourceIsTheOperatorsToSee(t *testing.T) {
+	s := newStage(t)
+	s.appoint("mail1", 1)
+	names := []string{"a", "b", "c"}
+	root := s.nodes["mail1"].root
+	for _, name := range names {
+		write(t, root+"/"+name, "x")
+	}
+	s.wait("all are there", func() bool { return s.has("mail2", "a", "x") && s.has("mail2", "b", "x") && s.has("mail2", "c", "x") })
+	if woes := s.nodes["mail1"].keeper.Woes(); len(woes) > 0 {
+		t.Errorf("nothing is wrong, but %v", woes)
+	}
+	s.kill("mail2")
+	for _, name := range names {
+		must(t, os.Remove(root+"/"+name))
+	}
+	s.start("mail2")
+	s.wait("it is said", func() bool {
+		return strings.HasPrefix(s.nodes["mail1"].keeper.Woes()[root], "they are not mirrored: the source is empty")
+	})
+	if woes := s.nodes["mail2"].keeper.Woes(); len(woes) > 0 {
+		t.Errorf("the mirror says it, too: %v", woes)
+	}
+	s.nodes["mail1"].keeper.Allow(3)
+	s.wait("it is over", func() bool { return len(s.nodes["mail1"].keeper.Woes()) == 0 && !s.has("mail2", "a", "x") })
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,6 +106,9 @@ func TestWhatRotsOnTheSourceComesFromTheMirrorOnceTheDutyHasMoved(t *testing.T) 
 		s.verify("mail1")
 		if st := s.nodes["mail1"].keeper.Sets()[0]; !slices.Equal(st.Rotten, []string{"a"}) {
 			t.Fatalf("found %v", st.Rotten)
+		}
+		if woe := s.nodes["mail1"].keeper.Woes()[s.nodes["mail1"].root]; !strings.HasPrefix(woe, "1 files have rotted") {
+			t.Errorf("got %q", woe)
 		}
 		write(t, s.nodes["mail1"].root+"/"+name, "x")
 		s.synced("mail1")

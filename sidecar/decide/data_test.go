@@ -413,3 +413,15 @@ func TestABidThatCameToNothingIsNoWriting(t *testing.T) {
 	g.run(3 * time.Second)
 	g.check("mail", "mail2")
 }
+
+func TestWhatIsWrongWithTheDataIsSaid(t *testing.T) {
+	g, _ := withData(t, eight)
+	n := g.nodes["mail1"]
+	n.v.Woes = map[string]string{"/var/vmail": "they are not mirrored: the source is empty", "/srv/a": "3 files have rotted"}
+	out := Next(n.v, n.m, n.p)
+	want := []Blocked{{"data in /srv/a", "3 files have rotted"}, {"data in /var/vmail", "they are not mirrored: the source is empty"}}
+	got := slices.DeleteFunc(out.Blocked, func(b Blocked) bool { return !strings.HasPrefix(b.What, "data in ") })
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

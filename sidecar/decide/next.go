@@ -27,6 +27,9 @@ func Next(v View, m Memory, p Policy) Decision {
 	for _, d := range p.duties() {
 		t.duty(d)
 	}
+	for _, dir := range slices.Sorted(maps.Keys(t.Woes)) {
+		t.blocked("data in "+dir, t.Woes[dir])
+	}
 	t.replace()
 	t.readLedger()
 	t.readMachines()

@@ -30,6 +30,8 @@ type View struct {
 	// Mirrors is the state of this node's role's data, without what decide adds (Synced, From). Whoever mirrors knows it from the
 	// first turn on, since it lies beside the data. Empty: nothing mirrors here, which decides nothing.
 	Mirrors []cluster.Mirror
+	// Woes are what is wrong with the data here until a person does something, for people, by directory. Nothing is decided by them.
+	Woes map[string]string
 	// Settled is when the newest barrier that has passed was asked for, by role: all that was written here before that instant is
 	// on the other node's disk.
 	Settled map[string]cluster.Instant

@@ -276,7 +276,7 @@ func (l *Loop) observe(now cluster.Instant) (decide.View, uint64) {
 		v.Health, v.StandbyHealth = l.world.Health()
 	}
 	if l.world.Data != nil {
-		v.Mirrors = l.world.Data.Mirrors()
+		v.Mirrors, v.Woes = l.world.Data.Mirrors(), l.world.Data.Woes()
 	}
 	if l.world.Clock != nil {
 		v.ClockOff = l.told.clock(l.world.Clock())

@@ -91,6 +91,8 @@ type Units interface {
 type Data interface {
 	// Mirrors is what lies here, and how far the other node's copy is. It does not block.
 	Mirrors() []cluster.Mirror
+	// Woes are what a person must see to, by directory. It does not block.
+	Woes() map[string]string
 	// Barrier returns when everything that was written here before the call is on the other node's disk.
 	Barrier(ctx context.Context) error
 }
