@@ -25,15 +25,13 @@ import (
 // bootConfig is where the image says which control repo its machines follow.
 const bootConfig = "/etc/understudy/bootstrap.yaml"
 
-// driftEvery is the mean pause between two looks whether the node is still as its commit wants it. Every node has another one, up to a
-// sixth longer or shorter, so that they do not look together.
-const driftEvery = 30 * time.Minute
-
 // puppet is the control repo and Puppet on this node, in the loop's words.
 type puppet struct {
 	*node
 	repo   *pushes.Follower
 	runner *puppetrun.Runner
+	other  *outside
+	yields func() target // the node that this one gives leave to
 	began  time.Time     // of this sidecar
 	every  time.Duration // between two looks for drift
 
@@ -64,10 +62,16 @@ func (p *parts) newPuppet(bus *units.Systemd) (*puppet, error) {
 	if err != nil {
 		return nil, err
 	}
+	return &puppet{
+		node: p.node, repo: repo, runner: runner, began: time.Now(), every: splayed(p.roster.Drift.Every, p.cfg.Node), other: newOutside(p.role, p.log), yields: p.yields,
+	}, nil
+}
+
+// splayed is a pause of which every node has another one, up to a sixth longer or shorter, so that they do not look together.
+func splayed(mean time.Duration, node string) time.Duration {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(p.cfg.Node)) // never fails (hash.Hash)
-	splay := time.Duration(h.Sum32()%2001) * driftEvery / 6000
-	return &puppet{node: p.node, repo: repo, runner: runner, began: time.Now(), every: driftEvery*5/6 + splay}, nil
+	_, _ = h.Write([]byte(node)) // never fails (hash.Hash)
+	return mean*5/6 + time.Duration(h.Sum32()%2001)*(mean/6000)
 }
 
 // inUse are the commits whose releases must stay on the disk.
@@ -87,6 +91,7 @@ func (p *parts) servePuppet(ctx context.Context, g *errgroup.Group) error {
 		return nil
 	}
 	g.Go(func() error { return p.puppet.repo.Run(ctx) })
+	g.Go(func() error { return p.puppet.other.run(ctx) })
 	g.Go(func() error {
 		if err := p.puppet.runner.Resume(ctx); err != nil && ctx.Err() == nil {
 			p.log.Warn("the run that was under way cannot be followed; the next one waits for it", "err", err)
@@ -102,11 +107,13 @@ const inOrder, inOrderValue = "Understudy-Rollout", "in-order"
 // Commits implements reconcile.Puppet.
 func (p *puppet) Commits() reconcile.Commits {
 	s := p.repo.State()
+	p.other.watch(p.yields())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refresh()
 	return reconcile.Commits{
-		Head: s.Head, Next: p.nextRoster(s), Trouble: s.Trouble, Refused: s.Why, Stale: p.stale, Drifted: time.Since(p.last) > p.every,
+		Unreached: p.other.unreached(),
+		Head:      s.Head, Next: p.nextRoster(s), Trouble: s.Trouble, Refused: s.Why, Stale: p.stale, Drifted: time.Since(p.last) > p.every,
 		InOrder: slices.ContainsFunc(s.Trailers, func(t pushes.Trailer) bool { return t.Key == inOrder && t.Value == inOrderValue }),
 	}
 }

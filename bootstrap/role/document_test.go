@@ -36,8 +36,8 @@ var syntax = []struct{ claim, input, want string }{
 	{"a line end of old at the end", "a: b\r", "f:1:5: the control character U+000D has no place here"},
 	{"a line separator", "a: b\u2028c: d\n", "f:1:5: the control character U+2028 has no place here"},
 	{"a paragraph separator", "a: b\u2029c: d\n", "f:1:5: the control character U+2029 has no place here"},
-	{"two documents", valid + "---\ncluster: other\n", "f:39:1: a second document begins here; roles.yaml is one document"},
-	{"a second document that is broken", valid + "---\na: [\n", "f:40: not YAML: did not find expected node content"},
+	{"two documents", valid + "---\ncluster: other\n", "f:40:1: a second document begins here; roles.yaml is one document"},
+	{"a second document that is broken", valid + "---\na: [\n", "f:41: not YAML: did not find expected node content"},
 	{"no more than can be", "#" + strings.Repeat("x", maxBytes-1), "f: is empty: it must say cluster, domain, provider and roles"},
 	{"too much", "#" + strings.Repeat("x", maxBytes), "f: has 262145 bytes; more than 262144 cannot be a roster"},
 }

@@ -47,7 +47,7 @@ func (p *parser) claim(v value, thing string) {
 }
 
 func (p *parser) roster(v value) Roster {
-	r := Roster{Timings: DefaultTimings()}
+	r := Roster{Timings: DefaultTimings(), Drift: DefaultDrift()}
 	var providers []hired
 	at := p.mapping(v,
 		field{"cluster", required, func(v value) { r.Cluster = p.checked(v, label.MatchString, labelWanted) }},
@@ -58,6 +58,7 @@ func (p *parser) roster(v value) Roster {
 		field{"roles", required, func(v value) { r.Roles = p.roles(v) }},
 		field{"beachhead", optional, func(v value) { r.Beachhead = p.beachhead(v) }},
 		field{"timings", optional, func(v value) { r.Timings = p.timings(v) }},
+		field{"drift", optional, func(v value) { r.Drift = p.drift(v) }},
 	)
 	p.assign(&r, at, providers)
 	p.checkDomain(r.Domain, at.of("domain"))

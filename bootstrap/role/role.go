@@ -29,6 +29,7 @@ type Roster struct {
 	Roles     []Role  // at least one
 	Beachhead *Beachhead
 	Timings   Timings
+	Drift     Drift
 }
 
 // Provider says where machines are hired, and of what kind.

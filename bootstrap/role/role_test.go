@@ -141,6 +141,7 @@ func TestEveryKeyArrivesInTheRoster(t *testing.T) {
 		},
 		Timings: Timings{Beat: 200 * time.Millisecond, MissedBeats: 4, ReplacementHold: 20 * time.Second,
 			StartupTimeout: 5 * time.Minute, BeachheadWait: 20 * time.Minute},
+		Drift: Drift{Every: 2 * time.Hour, LookOnly: true},
 	}
 	got := parse(t, valid)
 	if !reflect.DeepEqual(got, want) {
@@ -161,6 +162,9 @@ beachhead: {provider: hetzner}
 `)
 	if got.Timings != DefaultTimings() {
 		t.Errorf("timings: got %+v, want %+v", got.Timings, DefaultTimings())
+	}
+	if got.Drift != DefaultDrift() {
+		t.Errorf("drift: got %+v, want %+v", got.Drift, DefaultDrift())
 	}
 	if got, want := got.Beachhead, (Beachhead{Provider: "hetzner", WhenProviderSilent: Ask}); *got != want {
 		t.Errorf("beachhead: got %+v, want %+v", *got, want)

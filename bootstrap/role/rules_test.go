@@ -44,6 +44,7 @@ roles:
     understudy: none
 beachhead: {provider: hetzner, when_provider_silent: move}
 timings: {beat: 200ms, missed_beats: 4, replacement_hold: 20s, startup_timeout: 5m, beachhead_wait: 20m}
+drift: {every: 2h, correct: false}
 `
 
 // rules breaks valid in one place each and names every problem that must be told, and no other.
@@ -57,7 +58,7 @@ var rules = []struct {
 		[]string{`2:1: unknown key "clustr"; did you mean cluster?`}},
 	{"unknown keys far from any get the list",
 		"cluster: blog", "cluster: blog\nweather: fine",
-		[]string{`2:1: unknown key "weather"; known: cluster, domain, provider, ledger, dns, roles, beachhead, timings`}},
+		[]string{`2:1: unknown key "weather"; known: cluster, domain, provider, ledger, dns, roles, beachhead, timings, drift`}},
 	{"a key stands once",
 		"domain: blog.example", "domain: blog.example\ncluster: again",
 		[]string{`3:1: "cluster" stands here twice, first on line 1`}},
@@ -639,6 +640,12 @@ var rules = []struct {
 	{"publish is a path",
 		"publish: /usr/local/sbin/publish", "publish: publish",
 		[]string{`35:14: roles.repo.publish: "publish" is not an absolute path without . or .. or a second or final slash`}},
+	{"a look for drift has its time",
+		"every: 2h", "every: 59s",
+		[]string{`39:16: drift.every: must be a duration with its unit from 1m0s to 168h0m0s, not "59s"`}},
+	{"drift is corrected or not",
+		"correct: false", "correct: maybe",
+		[]string{`39:29: drift.correct: must be true or false, not text`}},
 	{"a beat has a unit",
 		"beat: 200ms", "beat: 200",
 		[]string{`38:17: timings.beat: must be a duration with its unit from 20ms to 10s, not "200" without quotes`}},
@@ -737,7 +744,7 @@ func TestRulesLeaveTheRestAlone(t *testing.T) {
 		{"an instance is a unit", "[postfix.service,", "[postfix@-.service,"},
 		{"Windows line ends", "cluster: blog\n", "cluster: blog\r\n"},
 		{"a byte order mark", "cluster: blog", "\uFEFFcluster: blog"},
-		{"an end of document", "20m}\n", "20m}\n...\n"},
+		{"an end of document", "correct: false}\n", "correct: false}\n...\n"},
 	} {
 		t.Run(tc.claim, func(t *testing.T) {
 			if !strings.Contains(valid, tc.old) {

@@ -382,6 +382,15 @@ func (r *reader) texts(v value, valid func(string) bool, want string) []string {
 	return texts
 }
 
+// flag returns true or false; otherwise where it is neither.
+func (r *reader) flag(v value, otherwise bool) bool {
+	if v.Kind != yaml.ScalarNode || v.ShortTag() != "!!bool" {
+		r.wrongType(v, "true or false")
+		return otherwise
+	}
+	return v.Value == "true"
+}
+
 // number returns a decimal number from low to high.
 func (r *reader) number(v value, low, high int) int {
 	want := fmt.Sprintf("a number from %d to %d", low, high)

@@ -138,6 +138,8 @@ type Rollout struct {
 	Restarts bool
 	// Yield is the node of the same role that this one gives leave: it begins nothing itself meanwhile. Empty: nobody.
 	Yield string
+	// Unreached: this node has reached the services of the one it yields to since that asked, and does not reach them now.
+	Unreached bool
 	// Bad are the commits that nobody may apply any more, the oldest known first, MostBad at most.
 	Bad []BadCommit
 }

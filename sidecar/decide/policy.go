@@ -21,6 +21,8 @@ type Policy struct {
 	// Hire are the roles' names, each after those it needs: the order in which new machines are asked for.
 	Hire    []string
 	Timings Timings
+	// LookOnly: drift is shown and not corrected.
+	LookOnly bool
 	// Roster tells this roster from those with other members: see RosterOf.
 	Roster uint64
 	// Off switches single rails off. It exists for the simulator, which shows what each is good for; nobody else sets it.
@@ -132,7 +134,7 @@ func New(self string, r role.Roster) (Policy, error) {
 	if _, err := r.ForHost(self); err != nil {
 		return Policy{}, err
 	}
-	p := Policy{Self: self, Nodes: slices.Clone(r.Nodes()), Timings: DefaultTimings(r.Timings), Roster: RosterOf(r)}
+	p := Policy{Self: self, Nodes: slices.Clone(r.Nodes()), Timings: DefaultTimings(r.Timings), LookOnly: r.Drift.LookOnly, Roster: RosterOf(r)}
 	for _, from := range r.Roles {
 		to := Role{
 			Name: from.Name, Nodes: from.Nodes, Names: from.Names, Data: len(from.Data) > 0,

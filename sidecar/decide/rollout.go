@@ -25,6 +25,8 @@ type RolloutReading struct {
 	Rehearsed, Applied RunReading
 	// Stale: this sidecar has read another commit's roles.yaml or secrets than the one that is applied.
 	Stale bool
+	// Unreached is the node whose services were reached from here since it asked for leave, and are not now. Empty: none.
+	Unreached string
 	// Drifted: it is time to see whether the node is still as its commit wants it.
 	Drifted bool
 }
@@ -135,6 +137,7 @@ func (t *turn) rollout() {
 	}
 	if said.Ask == "" {
 		said.Yield = t.yield(r)
+		said.Unreached = said.Yield != "" && said.Yield == t.Rollout.Unreached
 	}
 }
 
@@ -239,6 +242,9 @@ func (t *turn) drift() string {
 		return ""
 	case !n.Good:
 		t.blocked("correction of drift", n.Why)
+		return ""
+	case t.p.LookOnly:
+		t.blocked("correction of drift", fmt.Sprintf("%d resources are not as commit %s wants them (understudy runs), and roles.yaml says to look only", n.Changes, brief(t.Commit)))
 		return ""
 	}
 	return t.Commit
@@ -392,16 +398,16 @@ func (t *turn) apply(try Try, commit string) {
 	t.act(Apply{Reason: Reason(why), Commit: commit, Back: try.Back, After: try.After})
 }
 
-// bake waits until the node has been healthy for a while after a run.
+// bake waits until the node has been healthy for a while after a run, by its own checks and to those of its role that look at it.
 func (t *turn) bake(r *Role, run RunReading) {
 	try := &t.lasting.Rollout.Try
-	since := max(run.At, t.Started)
+	since, ill := max(run.At, t.Started), t.ill(r)
 	switch after := t.Now.Sub(since); {
 	case t.Rollout.Stale:
 		t.restart(run)
 	case after < bake:
 		t.at(since.Add(bake) + 1)
-	case t.ownHealth() == cluster.Healthy:
+	case ill == "":
 		t.note(NoteCommit, t.p.Self, "", fmt.Sprintf("%s is at commit %s and healthy", t.p.Self, brief(run.Commit)))
 		*try = Try{}
 	case after < patience:
@@ -410,8 +416,21 @@ func (t *turn) bake(r *Role, run RunReading) {
 		t.note(NoteCommit, t.p.Self, "", fmt.Sprintf("%s is back at commit %s, and still not healthy", t.p.Self, brief(run.Commit)))
 		*try = Try{}
 	default:
-		t.back(run, fmt.Sprintf("%s did not become healthy within %s after it", t.p.Self, ms(patience)))
+		t.back(run, fmt.Sprintf("%s within %s after it", ill, ms(patience)))
 	}
+}
+
+// ill says what this node's services lack after a run, in the past tense. Empty: nothing.
+func (t *turn) ill(r *Role) string {
+	if t.ownHealth() != cluster.Healthy {
+		return t.p.Self + " did not become healthy"
+	}
+	for _, k := range r.Nodes {
+		if x := &t.said(k).Rollout; k != t.p.Self && x.Unreached && x.Yield == t.p.Self {
+			return fmt.Sprintf("%s, which had reached the services of %s before, did not reach them again", k, t.p.Self)
+		}
+	}
+	return ""
 }
 
 // restart starts this sidecar anew, with the roles.yaml and the secrets of the commit that is applied now: one node after the other, so that

@@ -13,7 +13,8 @@ type rigPuppet struct {
 	g    *rig
 	runs map[string]*rigRun // by node: what is under way
 	ids  int
-	// bad says what becomes of a node with a commit: "compile", "fail", "sick" (it runs, and the node is unhealthy then), "cut" or "lock".
+	// bad says what becomes of a node with a commit: "compile", "fail", "sick" (it runs, and the node is unhealthy then), "mute" (it is healthy, but
+	// others do not reach it), "cut" or "lock".
 	bad      map[string]func(node string) string
 	restarts map[string]bool // by commit
 	changes  map[string]int  // by node: what a run of the commit that is there would correct
@@ -95,7 +96,7 @@ func (x *rigPuppet) step() {
 
 func (x *rigPuppet) end(n *rigNode, run rigRun, r RunReading) {
 	fate := x.fate(run.commit, n.name)
-	r.Good, r.Why = fate == "" || fate == "sick", fate
+	r.Good, r.Why = fate == "" || fate == "sick" || fate == "mute", fate
 	r.Judged, r.Cut = fate != "lock" && fate != "cut", fate == "cut"
 	if run.noop {
 		if r.Good = fate != "compile"; r.Good && x.restarts[run.commit] {
@@ -114,6 +115,13 @@ func (x *rigPuppet) end(n *rigNode, run rigRun, r RunReading) {
 	}
 	n.v.StandbyHealth = n.v.Health
 	x.changes[n.name] = 0
+	for _, other := range x.g.nodes {
+		if role := other.p.role(); fate == "mute" && other != n && slices.Contains(role.Nodes, n.name) {
+			other.v.Rollout.Unreached = n.name
+		} else if other.v.Rollout.Unreached == n.name {
+			other.v.Rollout.Unreached = ""
+		}
+	}
 }
 
 // busy are the nodes of a role that have begun with a commit and have not ended.

@@ -83,7 +83,7 @@ func TestWhatRestartsThePrimarysServicesComesAfterTheDutyMoved(t *testing.T) {
 }
 
 func TestACommitThatBreaksOneNodeIsTriedOnNoOther(t *testing.T) {
-	for _, fate := range []string{"fail", "sick", "compile", "cut"} {
+	for _, fate := range []string{"fail", "sick", "mute", "compile", "cut"} {
 		t.Run(fate, func(t *testing.T) {
 			g, x := rollout(t)
 			x.bad[newCommit] = func(node string) string {
@@ -101,7 +101,7 @@ func TestACommitThatBreaksOneNodeIsTriedOnNoOther(t *testing.T) {
 					web = append(web, k)
 				}
 			}
-			want := map[string]int{"fail": 1, "sick": 1, "compile": 0, "cut": mostCut}[fate]
+			want := map[string]int{"fail": 1, "sick": 1, "mute": 1, "compile": 0, "cut": mostCut}[fate]
 			if len(web) != want || slices.ContainsFunc(web, func(k string) bool { return k != "web1" }) {
 				x.fatalf("it was tried on %v, want web1 %d times", web, want)
 			}
@@ -110,6 +110,9 @@ func TestACommitThatBreaksOneNodeIsTriedOnNoOther(t *testing.T) {
 				if n.v.Health != cluster.Healthy || !slices.ContainsFunc(n.m.Rollout.Bad, func(b Bad) bool { return b.Commit == newCommit }) {
 					x.fatalf("%s does not know that it is bad, or is not healthy", k)
 				}
+			}
+			if why := g.nodes["web1"].m.Rollout.Bad[0].Why; fate == "mute" && !strings.Contains(why, "did not reach them again") {
+				x.fatalf("the reason is %q", why)
 			}
 			x.push(nextCommit)
 			x.watched(40 * time.Second)
@@ -174,6 +177,16 @@ func TestOneRoleAtATimeWhereTheCommitSaysSo(t *testing.T) {
 	if got := strings.Join(x.tried[newCommit], " "); got != "web1 web2 web3 lb2 lb1" {
 		x.fatalf("the order was %s", got)
 	}
+}
+
+func TestDriftIsOnlyShownWhereThatIsWanted(t *testing.T) {
+	g, x := rollout(t)
+	g.nodes["web1"].p.LookOnly, g.nodes["web1"].v.Rollout.Drifted, x.changes["web1"] = true, true, 2
+	x.watched(20 * time.Second)
+	if len(x.tried[oldCommit]) > 0 {
+		x.fatalf("corrected on %v", x.tried[oldCommit])
+	}
+	g.wantBlocked("web1", "correction of drift", "2 resources are not as commit 11111111 wants them")
 }
 
 func TestDriftIsCorrectedWithTheLeaveOfTheOthers(t *testing.T) {

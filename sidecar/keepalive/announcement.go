@@ -45,6 +45,7 @@ const (
 	flagCurrent // the newest commit is the applied one
 	flagRestarts
 	flagNext
+	flagUnreached
 )
 
 // lag is what changes in a mirror from beat to beat.
@@ -88,7 +89,8 @@ func appendAnnouncement(b []byte, a cluster.Announcement) []byte {
 // appendRollout spares what is mostly so: the newest commit is the applied one, and nobody asks for anything.
 func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
 	current := x.Head == applied
-	b = append(b, flagIf(x.Busy, flagBusy)|flagIf(current, flagCurrent)|flagIf(x.Restarts, flagRestarts)|flagIf(x.Next != 0, flagNext))
+	b = append(b, flagIf(x.Busy, flagBusy)|flagIf(current, flagCurrent)|flagIf(x.Restarts, flagRestarts)|flagIf(x.Next != 0, flagNext)|
+		flagIf(x.Unreached, flagUnreached))
 	b = binary.BigEndian.AppendUint64(b, x.Roster)
 	if x.Next != 0 {
 		b = binary.BigEndian.AppendUint64(b, x.Next)
@@ -103,8 +105,8 @@ func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
 }
 
 func (r *reader) rollout(applied string) cluster.Rollout {
-	f := r.upTo(flagBusy | flagCurrent | flagRestarts | flagNext)
-	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0, Restarts: f&flagRestarts != 0, Roster: r.uint64()}
+	f := r.upTo(flagBusy | flagCurrent | flagRestarts | flagNext | flagUnreached)
+	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0, Restarts: f&flagRestarts != 0, Unreached: f&flagUnreached != 0, Roster: r.uint64()}
 	if f&flagNext != 0 {
 		x.Next = r.uint64()
 		r.bad = r.bad || x.Next == 0

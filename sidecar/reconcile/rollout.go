@@ -31,6 +31,8 @@ type Commits struct {
 	Refused string
 	Stale   bool
 	Drifted bool
+	// Unreached is the node whose services were reached from here before, and are not now.
+	Unreached string
 }
 
 // Run is an order to run Puppet.
@@ -64,7 +66,7 @@ func (l *Loop) readRollout(v *decide.View) {
 	}
 	c := l.world.Puppet.Commits()
 	v.Rollout = decide.RolloutReading{
-		Head: c.Head, InOrder: c.InOrder, Next: c.Next, Trouble: c.Trouble, Refused: c.Refused, Stale: c.Stale, Drifted: c.Drifted,
+		Head: c.Head, InOrder: c.InOrder, Next: c.Next, Trouble: c.Trouble, Refused: c.Refused, Stale: c.Stale, Drifted: c.Drifted, Unreached: c.Unreached,
 		Rehearsed: l.rehearsed.notice(l.world.Puppet.Newest(true), v.Now), Applied: l.applied.notice(l.world.Puppet.Newest(false), v.Now),
 	}
 	l.tellMissing(v)
