@@ -45,6 +45,8 @@ func TestConnectionInUse(t *testing.T) {
 	}{
 		{"new, nothing said", connection{state: stateEstablished, hasInfo: true, heard: short, spoke: short}, true},
 		{"nothing ever said", connection{state: stateEstablished, hasInfo: true, heard: long, spoke: long}, false},
+		{"connected, not asked yet", connection{state: stateEstablished, hasInfo: true, heard: 3 * quiet, spoke: 3 * quiet, mute: true}, true},
+		{"connected long ago, never asked", connection{state: stateEstablished, hasInfo: true, heard: young, spoke: young, mute: true}, false},
 		{"asked, not answered", connection{state: stateEstablished, hasInfo: true, heard: long, spoke: 2 * long}, true},
 		{"answered a while ago", connection{state: stateEstablished, hasInfo: true, heard: 2 * long, spoke: long}, false},
 		{"answered just now", connection{state: stateEstablished, hasInfo: true, heard: long, spoke: short}, true},
@@ -128,5 +130,27 @@ func TestBatchIsUsedAgain(t *testing.T) {
 	}
 	if len(b.buf) != size {
 		t.Errorf("the batch has %d bytes, and had %d", len(b.buf), size)
+	}
+}
+
+func TestAConnectionOnWhichNothingHasComeIsTold(t *testing.T) {
+	told := func(size int, received uint64) connection {
+		info := make([]byte, size)
+		if size >= 136 {
+			binary.NativeEndian.PutUint64(info[128:], received)
+		}
+		attr := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofNlAttr+size))
+		attr = append(binary.NativeEndian.AppendUint16(attr, inetDiagInfo), info...)
+		found, _, err := connections(message(unix.SOCK_DIAG_BY_FAMILY, append(make([]byte, 4+sizeofSockID+20), attr...)))
+		if err != nil || len(found) != 1 || !found[0].hasInfo {
+			t.Fatalf("got %+v, %v", found, err)
+		}
+		return found[0]
+	}
+	if !told(136, 0).mute || told(136, 1).mute {
+		t.Error("what has come is not told from nothing")
+	}
+	if told(104, 0).mute {
+		t.Error("a kernel that does not tell is taken at its word")
 	}
 }

@@ -17,6 +17,10 @@ import (
 // connecting, or its last answer, and the request that is under way already.
 const quiet = 200 * time.Millisecond
 
+// young is how long a connection on which the client has said nothing yet counts as in use: whoever connects is about to ask, and may be slow.
+// Browsers also open some in advance, which say nothing for long.
+const young = time.Second
+
 // Sockets counts the TCP connections that end at the role's addresses on this machine and are in use: a request or an
 // answer is under way on them, as far as the kernel can tell. Not counted are those that wait for their client to say
 // something, such as kept-alive ones between two requests, and those that are over but for the farewell. Roles without an
@@ -72,6 +76,7 @@ type connection struct {
 	hasInfo        bool
 	// heard and spoke are how long ago data last arrived and was last sent. Before the first, it is the connecting.
 	heard, spoke time.Duration
+	mute         bool // no data have ever arrived
 }
 
 // inUse tells whether something is under way on the connection.
@@ -87,6 +92,9 @@ func (c connection) inUse() bool {
 	}
 	if c.unread > 0 || c.unsent > 0 || !c.hasInfo {
 		return true
+	}
+	if c.mute {
+		return c.heard < young
 	}
 	// Who spoke last? A client that did waits for its answer.
 	return c.heard < c.spoke || min(c.heard, c.spoke) < quiet
@@ -235,11 +243,12 @@ func parseConnection(b []byte) (connection, error) {
 		if length < unix.SizeofNlAttr || length > len(b) {
 			return connection{}, fmt.Errorf("an attribute of %d bytes in %d", length, len(b))
 		}
-		// struct tcp_info of linux/tcp.h: last_data_sent is at 44, last_ack_sent, last_data_recv, in milliseconds.
+		// struct tcp_info of linux/tcp.h: last_data_sent is at 44, last_ack_sent, last_data_recv, in milliseconds; bytes_received at 128.
 		if value := b[unix.SizeofNlAttr:length]; binary.NativeEndian.Uint16(b[2:]) == inetDiagInfo && len(value) >= 56 {
 			c.hasInfo = true
 			c.spoke = time.Duration(binary.NativeEndian.Uint32(value[44:])) * time.Millisecond
 			c.heard = time.Duration(binary.NativeEndian.Uint32(value[52:])) * time.Millisecond
+			c.mute = len(value) >= 136 && binary.NativeEndian.Uint64(value[128:]) == 0
 		}
 		b = b[min(len(b), align(length)):]
 	}
