@@ -90,11 +90,11 @@ const (
 // may says whether a commit with that roles.yaml can be accepted now. One with other members waits until no member goes by, or is about to go
 // by, any but the present and that one: so there are never three rosters at a time, two of which might not meet. A node says for two
 // detection times that it would accept it; of two nodes with different ones in mind, at least one hears of the other's before that.
-func (p *parts) may(next role.Roster) error {
-	if err := mayBecome(p.roster, next); err != nil {
+func (p *parts) may(c pushes.Candidate) error {
+	if err := mayBecome(p.roster, c.Roster); err != nil {
 		return err
 	}
-	want := decide.RosterOf(next)
+	want := decide.RosterOf(c.Roster)
 	if want == p.policy.Roster {
 		return nil
 	}

@@ -15,7 +15,6 @@ import (
 
 	boot "understudy/bootstrap/config"
 	"understudy/bootstrap/control"
-	"understudy/bootstrap/role"
 	"understudy/bootstrap/secrets"
 	pushes "understudy/sidecar/follow" // the package has a function of that name
 )
@@ -25,7 +24,7 @@ type following struct {
 	peers    func() []pushes.Peer // living members that serve their copy
 	keep     func() []string      // commits whose releases are in use
 	accepted func()               // called when a new commit is accepted
-	may      func(role.Roster) error
+	may      func(pushes.Candidate) error
 }
 
 // follow makes the follower of the branch that this machine was booted from, whose commit is first. It is nil, and nothing is

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
@@ -91,4 +92,61 @@ func descends(s *store, tip plumbing.Hash, oldest string) error {
 		return fmt.Errorf("%w %.12s: %w", ErrTooOld, oldest, ErrNoHistory)
 	}
 	return fmt.Errorf("%w %.12s: was the branch rewritten or reset? push a commit on top of it", ErrTooOld, oldest)
+}
+
+// Since returns the messages of a commit and of those of its ancestors that descend from the commit oldest themselves. What came in by a
+// branch that was begun before oldest is not among them: it may be older, and where the history is not whole nobody can tell. Errors are
+// as of Read, and ErrNoHistory where too many commits would have to be looked at.
+func (r *Repo) Since(c Commit, oldest string) (messages []string, err error) {
+	if !isHash(c.Hash) || !isHash(oldest) {
+		return nil, fmt.Errorf("%q or %q is not a full commit hash", c.Hash, oldest)
+	}
+	s, done := r.reader()
+	defer func() { err = done(err) }()
+	children, message, err := s.until(plumbing.NewHash(c.Hash), plumbing.NewHash(oldest))
+	if err != nil {
+		return nil, err
+	}
+	queue := slices.Clone(children[plumbing.NewHash(oldest)])
+	for seen := map[plumbing.Hash]bool{}; len(queue) > 0; queue = queue[1:] {
+		if h := queue[0]; !seen[h] {
+			seen[h] = true
+			messages = append(messages, message[h])
+			queue = append(queue, children[h]...)
+		}
+	}
+	slices.Reverse(messages) // the newest first
+	return messages, nil
+}
+
+// until goes back from a commit as far as the history here goes, but not beyond another one. It returns the children and the messages of
+// what it met.
+func (s *store) until(tip, end plumbing.Hash) (children map[plumbing.Hash][]plumbing.Hash, message map[plumbing.Hash]string, err error) {
+	cut, err := s.shallow()
+	if err != nil {
+		return nil, nil, err
+	}
+	children, message = map[plumbing.Hash][]plumbing.Hash{}, map[plumbing.Hash]string{}
+	for queue := []plumbing.Hash{tip}; len(queue) > 0; queue = queue[1:] {
+		h := queue[0]
+		if _, seen := message[h]; seen || h == end {
+			continue
+		}
+		parsed, raw, err := s.commit(h)
+		if err != nil {
+			return nil, nil, err
+		}
+		message[h] = parsed.message
+		if slices.Contains(cut, h) {
+			continue // its parents are named but are not here
+		}
+		for _, p := range parentsOf(raw) {
+			children[p] = append(children[p], h)
+			queue = append(queue, p)
+		}
+		if len(message) > maxHistory {
+			return nil, nil, fmt.Errorf("%w after %d commits", ErrNoHistory, maxHistory)
+		}
+	}
+	return children, message, nil
 }

@@ -69,9 +69,18 @@ type Config struct {
 	// Log gets what was accepted and refused. Nil: nobody does.
 	Log *slog.Logger
 	// May says whether the running cluster can go over to a commit's roles.yaml; its error is why not, or a NotYet. Nil: it always can.
-	May func(role.Roster) error
+	May func(Candidate) error
 	// Accepted is called by Run after a new commit is accepted. Nil: nobody is told.
 	Accepted func()
+}
+
+// Candidate is a commit that would be accepted but for what the running cluster has to say to its roles.yaml.
+type Candidate struct {
+	Commit string
+	Roster role.Roster
+	// Trailers are those of all commits since the accepted one (control.Repo.Since), the newest first: who signs a commit answers for those.
+	// It is a function because few ask; it must not be called once May has returned.
+	Trailers func() ([]Trailer, error)
 }
 
 // State is what is known of the branch. Times are of this machine's clock.

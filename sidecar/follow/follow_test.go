@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,9 +40,9 @@ func TestSignedPushIsAcceptedAndRemembered(t *testing.T) {
 		t.Errorf("the first commit: got %+v", s)
 	}
 	o.commit(map[string]string{"site.pp": "1\n"})
-	head := o.commit(map[string]string{"site.pp": "2\n"}, "--message=We need no third one.\n\nUnderstudy-Confirm-Removal: web3\nSigned-off-by: Ada\nunderstudy-rollout:in-order")
+	head := o.commit(map[string]string{"site.pp": "2\n"}, "--message=We need no third one.\n\nUnderstudy-Remove: web3\nSigned-off-by: Ada\nunderstudy-rollout:in-order")
 	s = r.must(head)
-	want := []Trailer{{"Understudy-Confirm-Removal", "web3"}, {"understudy-rollout", "in-order"}}
+	want := []Trailer{{"Understudy-Remove", "web3"}, {"understudy-rollout", "in-order"}}
 	if s.Subject != "a change" || s.Signer != "ada@blog.example" || !reflect.DeepEqual(s.Trailers, want) || s.Bytes == 0 || s.Looks != 2 {
 		t.Errorf("got %+v", s)
 	}
@@ -396,6 +397,52 @@ func TestTrailersOfAMessage(t *testing.T) {
 	}
 	if got := len(trailers("s\n\n" + strings.Repeat("Understudy-A: 1\n", maxTrailers+1))); got != maxTrailers {
 		t.Errorf("got %d, want %d", got, maxTrailers)
+	}
+}
+
+func TestTrailersOfAllThatComesWithACommitAreKnown(t *testing.T) {
+	o := newOrigin(t)
+	saying := func(what string) string { return o.commit(nil, "--message=Understudy-Remove: "+what) }
+	saying("before-all")
+	o.run("git", "branch", "beside")
+	saying("old")
+	var got []string
+	r := newRig(t, o, func(c *Config) {
+		c.May = func(x Candidate) error {
+			all, err := x.Trailers()
+			for _, trailer := range all {
+				got = append(got, trailer.Value)
+			}
+			if err != nil || x.Commit != o.head() || len(x.Roster.Roles) != 1 {
+				t.Errorf("asked about %+v, %v", x, err)
+			}
+			return nil
+		}
+	})
+	for _, tt := range []struct {
+		name string
+		push func()
+		want []string
+	}{
+		{"a line of commits", func() { saying("web3"); saying("web4"); o.commit(nil) }, []string{"web4", "web3"}},
+		{"nothing is said twice", func() { o.commit(nil) }, nil},
+		{"a branch that was begun before", func() {
+			o.run("git", "checkout", "--quiet", "beside")
+			saying("web5")
+			o.run("git", "checkout", "--quiet", "main")
+			o.run("git", append(o.by("ada"), "merge", "--quiet", "--no-ff", "--message=merge\n\nUnderstudy-Remove: web6", "beside")...)
+		}, []string{"web6"}},
+		{"a branch that was begun since", func() {
+			o.run("git", "checkout", "--quiet", "-b", "since")
+			saying("web7")
+			o.run("git", "checkout", "--quiet", "main")
+			o.run("git", append(o.by("ada"), "merge", "--quiet", "--no-ff", "--message=merge", "since")...)
+		}, []string{"web7"}},
+	} {
+		got = nil
+		if tt.push(); r.must(o.head()).Head == "" || !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 

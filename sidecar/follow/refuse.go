@@ -86,7 +86,7 @@ func (f *Follower) checkRoles(c control.Commit) error {
 	if f.cfg.May == nil {
 		return nil
 	}
-	err = f.cfg.May(roster)
+	err = f.cfg.May(Candidate{Commit: c.Hash, Roster: roster, Trailers: func() ([]Trailer, error) { return f.trailersSince(c) }})
 	if _, waits := errors.AsType[NotYet](err); waits {
 		return err
 	}
@@ -94,6 +94,15 @@ func (f *Follower) checkRoles(c control.Commit) error {
 		return refusal(err.Error() + "; push a commit without that")
 	}
 	return nil
+}
+
+// trailersSince are the trailers of all commits that come with c and are not accepted yet.
+func (f *Follower) trailersSince(c control.Commit) (all []Trailer, err error) {
+	messages, err := f.cfg.Repo.Since(c, f.head.Commit)
+	for _, m := range messages {
+		all = append(all, trailers(m)...)
+	}
+	return all, err
 }
 
 // inOneLine shows the first of many problems.

@@ -24,7 +24,7 @@ type accepted struct {
 	Trailers []Trailer `json:"trailers,omitempty"`
 }
 
-// Trailer is a line such as "Understudy-Confirm-Removal: web3" at the end of a commit's message (git-interpret-trailers(1)).
+// Trailer is a line such as "Understudy-Remove: web3" at the end of a commit's message (git-interpret-trailers(1)).
 type Trailer struct {
 	Key   string `json:"key"` // as written; git compares keys without regard to case
 	Value string `json:"value"`
