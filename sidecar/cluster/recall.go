@@ -8,6 +8,7 @@ type Recall struct {
 	Seed   uint64                `json:"seed,omitempty"`
 	Claims map[string]Claim      `json:"claims,omitempty"` // by node
 	Buried map[string]uint64     `json:"buried,omitempty"` // by node: the epoch of the claim above, where that has a tombstone
+	Left   map[string]uint64     `json:"left,omitempty"`   // the same of those that their machine has ended by itself
 	Duties map[string]DutyRecord `json:"duties,omitempty"` // by duty
 	Tie    Tie                   `json:"tie,omitzero"`
 	// Intents are by node, Called the number of the one above where its call is written, Closed how it ended.

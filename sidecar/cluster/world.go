@@ -60,6 +60,8 @@ type Claim struct {
 	Public  netip.Addr `json:"public,omitzero"`
 	// Tombstoned: there is a tombstone for this epoch, so the machine is no longer the node. Not part of the object.
 	Tombstoned bool `json:"-"`
+	// Left: its machine has said so itself, because the roster has no place for it any more. It does not claim again, and nobody needs it.
+	Left bool `json:"-"`
 }
 
 // Tie is the ledger's object tie/<n>: of two halves of the roster the one that may act.

@@ -14,13 +14,16 @@ import (
 
 // Recall is what a reading of the ledger shows.
 func (l Ledger) Recall(seed uint64) cluster.Recall {
-	r := cluster.Recall{Seed: seed, Claims: map[string]cluster.Claim{}, Buried: map[string]uint64{}, Duties: l.Duties, Tie: l.Tie,
+	r := cluster.Recall{Seed: seed, Claims: map[string]cluster.Claim{}, Buried: map[string]uint64{}, Left: map[string]uint64{}, Duties: l.Duties, Tie: l.Tie,
 		Intents: map[string]cluster.Intent{}, Called: map[string]uint64{}, Closed: map[string]cluster.Closing{}}
 	for k, c := range l.Claims {
 		if c.Tombstoned {
 			r.Buried[k] = c.Epoch
 		}
-		c.Tombstoned = false
+		if c.Left {
+			r.Left[k] = c.Epoch
+		}
+		c.Tombstoned, c.Left = false, false
 		r.Claims[k] = c
 	}
 	for k, in := range l.Intents {
@@ -99,6 +102,9 @@ func Raise(known, more cluster.Recall) cluster.Recall {
 		}
 		if more.Buried[k] == known.Claims[k].Epoch && more.Buried[k] > known.Buried[k] {
 			known.Buried = with(known.Buried, k, more.Buried[k])
+		}
+		if more.Left[k] == known.Claims[k].Epoch && more.Left[k] > known.Left[k] {
+			known.Left = with(known.Left, k, more.Left[k])
 		}
 	}
 	for d, r := range more.Duties {

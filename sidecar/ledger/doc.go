@@ -13,6 +13,7 @@
 //
 //	<cluster>/claims/<node>/<epoch>       cluster.Claim: this machine is that node's incarnation
 //	<cluster>/tombstones/<node>/<epoch>   the claim of that epoch is void
+//	<cluster>/left/<node>/<epoch>         and its machine has ended it, because the roster has no place for it any more
 //	<cluster>/duty/<duty>/<epoch>         cluster.DutyRecord: who holds the duty in that epoch
 //	<cluster>/tie/<n>                     cluster.Tie: the half of the roster that may act
 //	<cluster>/reseeds/<n>                 all that the nodes remembered was written before: what this process saw earlier is void

@@ -77,6 +77,20 @@ func (l *Ledger) Tombstone(ctx context.Context, node string, epoch uint64) error
 	return create(ctx, l, tombstones, nodeName, node, epoch, tombstone{node, epoch}, decoded)
 }
 
+// Leave says that the machine of a claim ends it by itself, and makes the claim void. It never claims the node again, and whoever finds both
+// objects may delete it. The first of them alone says nothing, so a call that failed between the two can be repeated, or not. Errors are as
+// of Tombstone.
+func (l *Ledger) Leave(ctx context.Context, node string, epoch uint64) error {
+	decoded := func(body []byte) (string, error) {
+		_, err := decode[tombstone](body)
+		return "another text", err
+	}
+	if err := create(ctx, l, left, nodeName, node, epoch, tombstone{node, epoch}, decoded); err != nil {
+		return err
+	}
+	return l.Tombstone(ctx, node, epoch)
+}
+
 // ClaimTie writes a tie. Errors are as for WriteDuty.
 func (l *Ledger) ClaimTie(ctx context.Context, t cluster.Tie) error {
 	decoded := func(body []byte) (string, error) {

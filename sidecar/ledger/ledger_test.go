@@ -40,6 +40,10 @@ func TestReadingHasTheNewestOfEachKind(t *testing.T) {
 	must(t, a.ClaimIdentity(ctx, claim))
 	must(t, a.ClaimIdentity(ctx, cluster.Claim{Node: "web2", Epoch: 1, Machine: "8"}))
 	must(t, a.Tombstone(ctx, "web2", 1))
+	must(t, a.ClaimIdentity(ctx, cluster.Claim{Node: "web3", Epoch: 1, Machine: "9"}))
+	for range 2 { // an answer may be lost
+		must(t, a.Leave(ctx, "web3", 1))
+	}
 	must(t, a.ClaimTie(ctx, cluster.Tie{N: 1, Winner: "lb1", Members: []string{"lb1", "web1"}}))
 	must(t, a.Beat(ctx, "lb1", Heartbeat{Machine: "5", Count: 1, Holds: []string{"lb"}}))
 	for name, l := range map[string]*Ledger{"the writer": a, "another node": b} {
@@ -47,7 +51,7 @@ func TestReadingHasTheNewestOfEachKind(t *testing.T) {
 		must(t, err)
 		want := Reading{
 			Duties: map[string]cluster.DutyRecord{"lb": lb(10, "lb1"), "@cluster": {Duty: "@cluster", Epoch: 3, Holder: "web1", Lease: true}},
-			Claims: map[string]cluster.Claim{"web1": claim, "web2": {Node: "web2", Epoch: 1, Machine: "8", Tombstoned: true}},
+			Claims: map[string]cluster.Claim{"web1": claim, "web2": {Node: "web2", Epoch: 1, Machine: "8", Tombstoned: true}, "web3": {Node: "web3", Epoch: 1, Machine: "9", Tombstoned: true, Left: true}},
 			Tie:    cluster.Tie{N: 1, Winner: "lb1", Members: []string{"lb1", "web1"}},
 			Beats:  r.Beats, Intents: map[string]cluster.Intent{}, Wishes: map[string]cluster.Wish{},
 		}

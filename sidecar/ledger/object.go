@@ -23,6 +23,7 @@ const (
 	tombstones kind = "tombstones"
 	duties     kind = "duty"
 	ties       kind = "tie"
+	left       kind = "left"
 	seeds      kind = "reseeds"
 	heartbeats kind = "heartbeat"
 )

@@ -35,7 +35,7 @@ func (l *Ledger) Prune(ctx context.Context, most int) (int, error) {
 }
 
 // pruned are the kinds of which anything goes, in the order in which it goes: an intent before what shows that it is closed.
-var pruned = []kind{intents, calls, closings, tombstones, claims, duties, ties, destructions, wishes, seeds, tickets}
+var pruned = []kind{intents, calls, closings, left, tombstones, claims, duties, ties, destructions, wishes, seeds, tickets}
 
 // oldRecords are the keys of a cluster's records that may go, in the order in which they must.
 func oldRecords(prefix string, objects []Object) []string {

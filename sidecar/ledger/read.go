@@ -59,6 +59,7 @@ type found struct {
 	newest     map[string]uint64 // by series
 	series     map[string]path   // of those: kind and name
 	tombstones map[string]bool   // by "node/number"
+	left       map[string]bool   // by "node/number"
 	beats      map[string]Meta
 	age        map[string]time.Duration   // of the newest, by series
 	hired      map[string][]time.Duration // ages of the intents of a day, by node
@@ -67,7 +68,7 @@ type found struct {
 }
 
 func emptyFound() found {
-	return found{newest: map[string]uint64{}, series: map[string]path{}, tombstones: map[string]bool{}, beats: map[string]Meta{}, age: map[string]time.Duration{},
+	return found{newest: map[string]uint64{}, series: map[string]path{}, tombstones: map[string]bool{}, left: map[string]bool{}, beats: map[string]Meta{}, age: map[string]time.Duration{},
 		hired: map[string][]time.Duration{}, firstClaim: map[string]time.Duration{}, claimed: map[string]bool{}}
 }
 
@@ -133,6 +134,9 @@ func (f *found) add(l *Ledger, o Object) error {
 	case tombstones:
 		name, n, ok = p.numbered(nodeName)
 		f.tombstones[strings.Join(p.parts, "/")] = true
+	case left:
+		name, n, ok = p.numbered(nodeName)
+		f.left[strings.Join(p.parts, "/")] = true
 	case duties:
 		name, n, ok = p.numbered(dutyName)
 	case intents:
@@ -169,7 +173,7 @@ func (l *Ledger) fetch(ctx context.Context, f found) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for series, n := range f.newest {
-		if k := f.series[series].kind; k == tombstones || k == seeds { // its key says all
+		if k := f.series[series].kind; k == tombstones || k == left || k == seeds { // its key says all
 			l.remember(series, n, nil)
 			continue
 		}
@@ -240,6 +244,7 @@ func (l *Ledger) reading(f found) (Reading, error) {
 			var c cluster.Claim
 			c, err = decodeClaim(name, n, body)
 			c.Tombstoned = f.tombstones[name+"/"+number(n)]
+			c.Left = c.Tombstoned && f.left[name+"/"+number(n)]
 			r.Claims[name] = c
 		case duties:
 			r.Duties[name], err = decodeDuty(name, n, body)

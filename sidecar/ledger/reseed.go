@@ -44,7 +44,12 @@ func (l *Ledger) writes(ctx context.Context, r cluster.Recall) []func() error {
 		all = append(all, func() error { return l.ClaimIdentity(ctx, r.Claims[k]) })
 	}
 	for _, k := range slices.Sorted(maps.Keys(r.Buried)) {
-		all = append(all, func() error { return l.Tombstone(ctx, k, r.Buried[k]) })
+		all = append(all, func() error {
+			if r.Left[k] == r.Buried[k] {
+				return l.Leave(ctx, k, r.Buried[k])
+			}
+			return l.Tombstone(ctx, k, r.Buried[k])
+		})
 	}
 	for _, d := range slices.Sorted(maps.Keys(r.Duties)) {
 		all = append(all, func() error { return l.WriteDuty(ctx, r.Duties[d]) })

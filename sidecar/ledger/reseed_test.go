@@ -17,7 +17,7 @@ func lost() cluster.Recall {
 	return cluster.Recall{
 		Seed:   1,
 		Claims: map[string]cluster.Claim{"web1": {Node: "web1", Epoch: 3, Machine: "m3"}, "web2": {Node: "web2", Epoch: 1, Machine: "m1"}},
-		Buried: map[string]uint64{"web1": 3},
+		Buried: map[string]uint64{"web1": 3}, Left: map[string]uint64{"web1": 3},
 		Duties: map[string]cluster.DutyRecord{"lb": {Duty: "lb", Epoch: 7, Holder: "lb1", Machine: "m9"}},
 		Tie:    cluster.Tie{N: 2, Winner: "lb1", Members: []string{"lb1"}},
 		Intents: map[string]cluster.Intent{
@@ -62,9 +62,9 @@ func TestAReseededLedgerHasAllThatIsRemembered(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		got := fmt.Sprint(r.Seed, r.Claims["web1"].Tombstoned, r.Claims["web1"].Machine, r.Claims["web2"].Machine, r.Duties["lb"].Epoch, r.Tie.N,
+		got := fmt.Sprint(r.Seed, r.Claims["web1"].Tombstoned, r.Claims["web1"].Left, r.Claims["web1"].Machine, r.Claims["web2"].Machine, r.Duties["lb"].Epoch, r.Tie.N,
 			r.Intents["web1"].N, r.Intents["web1"].Called > 0, r.Intents["web1"].Open(), r.Intents["web2"].Open())
-		if want := fmt.Sprint(2, true, "m3", "m2", 7, 2, 5, true, true, false); got != want {
+		if want := fmt.Sprint(2, true, true, "m3", "m2", 7, 2, 5, true, true, false); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}
 		if !reflect.DeepEqual(r.Duties["lb"], lost().Duties["lb"]) {

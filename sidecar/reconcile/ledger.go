@@ -29,6 +29,8 @@ type Ledger interface {
 	WriteCall(ctx context.Context, c cluster.Call) error
 	WriteClosing(ctx context.Context, c cluster.Closing) error
 	Tombstone(ctx context.Context, node string, epoch uint64) error
+	// Leave ends this machine's own claim, for good. After an error it may be repeated.
+	Leave(ctx context.Context, node string, epoch uint64) error
 	// History is every nonce of a node's intents, and the newest epoch of each machine that has claimed it.
 	History(ctx context.Context, node string) (nonces map[string]bool, claims map[string]uint64, err error)
 	// Reseed writes all of r that is not there, and in the end that this is reseed r.Seed. After an error it may be repeated.
@@ -246,6 +248,8 @@ func (l *Loop) judgeClaim(was decide.ClaimReading, c cluster.Claim, arrived clus
 	r := decide.ClaimReading{Needed: was.Needed}
 	switch {
 	case c.Epoch == 0 || c.Tombstoned && c.Machine != l.cfg.Machine:
+	case c.Left:
+		r.Taken = "this machine has left the cluster, whose roles.yaml has no place for it"
 	case c.Tombstoned:
 		r.Taken = "the ledger has a tombstone for it"
 	case c.Machine != l.cfg.Machine:
@@ -306,7 +310,7 @@ func (l *Loop) claim(ctx context.Context) error {
 	if l.buried.notYet(l, c) {
 		return nil
 	}
-	if c.Epoch == 0 || c.Tombstoned {
+	if c.Epoch == 0 || c.Tombstoned && !(c.Left && c.Machine == l.cfg.Machine) {
 		c = cluster.Claim{Node: self, Epoch: c.Epoch + 1, Machine: l.cfg.Machine, Private: l.cfg.Private, Public: l.cfg.Public}
 		if err := l.world.Ledger.ClaimIdentity(ctx, c); err != nil {
 			return fmt.Errorf("claim the identity of %s: %w", self, err) // taken: the next reading shows by whom

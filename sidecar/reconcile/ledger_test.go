@@ -154,6 +154,16 @@ func (f *fakeLedger) Tombstone(ctx context.Context, node string, epoch uint64) e
 	})
 }
 
+func (f *fakeLedger) Leave(ctx context.Context, node string, epoch uint64) error {
+	return f.ask(ctx, "leave "+node, func() error {
+		c := f.claims[node]
+		c.Tombstoned = c.Epoch == epoch
+		c.Left = c.Tombstoned
+		f.claims[node] = c
+		return nil
+	})
+}
+
 func (f *fakeLedger) History(ctx context.Context, node string) (nonces map[string]bool, claims map[string]uint64, err error) {
 	err = f.ask(ctx, "history", func() error {
 		nonces, claims = map[string]bool{f.intents[node].Nonce: true}, map[string]uint64{f.claims[node].Machine: f.claims[node].Epoch}
@@ -238,6 +248,24 @@ func TestANodeClaimsItsIdentityOnceAndOnlyAgainAfterATombstone(t *testing.T) {
 		synctest.Wait()
 		if c := r.view().Claim; !c.Mine || c.Epoch != 2 || c.At <= at {
 			t.Errorf("after the tombstone: got %+v, want claim 2, later", c)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAMachineThatHasLeftNeverClaimsAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, _ := withLedger(t, idle, func(f *fakeLedger) {
+			f.claims["lb1"] = cluster.Claim{Node: "lb1", Epoch: 4, Machine: "11", Tombstoned: true, Left: true}
+		})
+		r.run()
+		r.hear("web1", time.Hour)
+		time.Sleep(10 * returnAfter)
+		synctest.Wait()
+		if c := r.view().Claim; c.Mine || c.Taken == "" || r.count("claim lb1 5") > 0 {
+			t.Errorf("got %+v, want no claim", c)
 		}
 		if err := r.stop(); err != nil {
 			t.Error(err)
