@@ -115,6 +115,8 @@ func describeHiring(a decide.Action) (string, decide.Expect) {
 		return "write into the ledger that " + a.Intent.Node + " shall get a new machine", a.Expect
 	case decide.Tombstone:
 		return fmt.Sprintf("write into the ledger that machine %s is not %s any more", a.Machine, a.Node), a.Expect
+	case decide.Release:
+		return "write into the ledger that this machine has left " + a.Node + " by itself", decide.Expect{}
 	case decide.PowerOff:
 		return fmt.Sprintf("cut the power of machine %s, which was %s", a.Machine, a.Node), a.Expect
 	case decide.Create:

@@ -136,6 +136,8 @@ type Rollout struct {
 	Busy bool
 	// Restarts: its sidecar is about to end and to be started anew, or waits for others that do.
 	Restarts bool
+	// Leaves: the newest commit has no place for the node, which takes no duty any more and hands over those it has. Drained: it serves nobody.
+	Leaves, Drained bool
 	// Yield is the node of the same role that this one gives leave: it begins nothing itself meanwhile. Empty: nobody.
 	Yield string
 	// Unreached: this node has reached the services of the one it yields to since that asked, and does not reach them now.

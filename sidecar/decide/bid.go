@@ -220,6 +220,8 @@ func (t *turn) unfit(d duty, s *Duty) string {
 		return "this node is paused; understudy resume ends that"
 	case t.Orders.Leave:
 		return "this node is going down"
+	case t.leaving():
+		return "this node leaves the cluster"
 	case d.role == nil:
 		return ""
 	case t.Phase < cluster.Applied:
@@ -254,7 +256,7 @@ func (t *turn) fitter(d duty) bool {
 // couldHold says that a peer may hold the duty, as it says itself.
 func (t *turn) couldHold(d duty, k string) bool {
 	said := t.said(k)
-	if !t.alive(k) || !said.Voting || said.Paused || said.Phase == cluster.Stopping || d.role != nil && said.Phase < cluster.Applied {
+	if !t.alive(k) || !said.Voting || said.Paused || said.Phase == cluster.Stopping || said.Rollout.Leaves || d.role != nil && said.Phase < cluster.Applied {
 		return false
 	}
 	own, mirrored := t.mirror(d)

@@ -147,6 +147,12 @@ func (c *rigCloud) act(n *rigNode, a Action) {
 			g.claims[a.Node] = claim
 			c.done("tombstone %s", a.Node)
 		}
+	case Release:
+		if claim := g.claims[a.Node]; claim.Epoch == a.Epoch && claim.Machine == n.v.Machine {
+			claim.Tombstoned, claim.Left = true, true
+			g.claims[a.Node] = claim
+			c.done("%s leaves", a.Node)
+		}
 	case PowerOff:
 		m, claim := c.machines[a.Machine], g.claims[a.Node]
 		if ours(a.Expect) && m != nil && m.Power == cluster.PowerOn && (claim.Machine != a.Machine || claim.Tombstoned) {
@@ -159,7 +165,7 @@ func (c *rigCloud) act(n *rigNode, a Action) {
 	case Create:
 		c.create(n, a, ours(a.Expect))
 	case Delete:
-		if m := c.machines[a.Machine]; ours(a.Expect) && m != nil && m.Power == cluster.PowerOff && g.claims[a.Node].Machine != a.Machine {
+		if m := c.machines[a.Machine]; ours(a.Expect) && m != nil && m.Power == cluster.PowerOff && (g.claims[a.Node].Machine != a.Machine || g.claims[a.Node].Tombstoned) {
 			delete(c.machines, a.Machine)
 			c.done("delete %s", a.Machine)
 		}

@@ -19,6 +19,8 @@ type Memory struct {
 	Yield, Handing string
 	// Restarting is since when this node says that its sidecar is to be started anew; zero: it is not.
 	Restarting cluster.Instant
+	// Out is since when this node, which leaves the cluster, serves nobody new; zero: it serves.
+	Out cluster.Instant
 }
 
 // Lasting goes to the disk whenever it changes, before anything is said or done about it.

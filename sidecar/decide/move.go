@@ -78,6 +78,8 @@ func (t *turn) wanted(d duty, s *Duty) (to, why string) {
 	switch {
 	case t.Orders.Leave:
 		why = t.p.Self + " is going down"
+	case t.leaving():
+		why = t.p.Self + " leaves the cluster"
 	case ordered:
 		why = "it was asked for"
 	case t.Orders.Pause:

@@ -30,12 +30,13 @@ func Next(v View, m Memory, p Policy) Decision {
 	for _, dir := range slices.Sorted(maps.Keys(t.Woes)) {
 		t.blocked("data in "+dir, t.Woes[dir])
 	}
+	t.leave()
 	t.replace()
 	t.readLedger()
 	t.readMachines()
 	t.publish()
 	t.rollout()
-	t.out.Memory = Memory{Yield: t.rolling.Yield, Handing: t.handing, Restarting: t.restarting, Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts, Short: t.shortSince}
+	t.out.Memory = Memory{Yield: t.rolling.Yield, Handing: t.handing, Restarting: t.restarting, Out: t.outSince, Lasting: t.lasting, For: v.Started, Duties: t.duties, Verdicts: t.verdicts, Short: t.shortSince}
 	t.out.Say = t.say()
 	v.Room.seen = t.room
 	t.out.LookAgain = max(t.look, v.Now.Add(time.Millisecond))
@@ -63,7 +64,8 @@ type turn struct {
 	short      bool // a duty lacks a majority, so the ledger and the provider matter
 	rolling    cluster.Rollout
 	restarting cluster.Instant
-	handing    string // why the role's duty must go to another node before Puppet runs here
+	outSince   cluster.Instant // see Memory.Out
+	handing    string          // why the role's duty must go to another node before Puppet runs here
 	out        Decision
 }
 

@@ -644,7 +644,7 @@ func (h *hiring) collect() {
 			h.blocked("machine "+m.ID, fmt.Sprintf("it is called %s, has the cluster's tag, and %s; but nothing in the ledger says that it is ours, so it stays", m.Name, why))
 			continue
 		}
-		if wait := m.First.Add(collectAfter); h.Now < wait && !h.p.Off.Collect && !h.discarded(m) {
+		if wait := m.First.Add(collectAfter); h.Now < wait && !h.p.Off.Collect && !h.discarded(m) && !h.dropped(m) {
 			h.at(wait)
 			continue
 		}
@@ -670,14 +670,19 @@ func (h *hiring) unwanted(m Listed) string {
 	if ok && h.discarded(m) && m.Power == cluster.PowerOff && (c.Machine != m.ID || c.Tombstoned) {
 		return "its data are discarded, as was asked" // the replacement of its node may wait for that
 	}
+	if h.dropped(m) {
+		return m.Name + " has left the cluster"
+	}
 	if ok && c.Machine == m.ID {
+		h.tellStray(m)
 		return ""
 	}
 	if in := h.Ledger.Intents[m.Name]; in.Open() && (m.ID == in.Machine || slices.Contains(m.Tags, in.Tag())) {
 		return "" // its end is that intent's
 	}
 	if !slices.Contains(h.p.hireOrder(), m.Name) {
-		return "" // a node that has left the roster is a person's to remove
+		h.tellStray(m)
+		return ""
 	}
 	if !ok {
 		return "" // it may be on its way to claim
@@ -687,6 +692,19 @@ func (h *hiring) unwanted(m Listed) string {
 		return ""
 	}
 	return fmt.Sprintf("%s is machine %s", m.Name, c.Machine)
+}
+
+// dropped says that a machine has ended its own claim to be a node that is not in the roster.
+func (h *hiring) dropped(m Listed) bool {
+	c := h.Ledger.Claims[m.Name]
+	return c.Left && c.Machine == m.ID && !slices.Contains(h.p.Nodes, m.Name)
+}
+
+// tellStray tells of a machine whose node is not in the roster and which has not said itself that it left: that is a person's to remove.
+func (h *hiring) tellStray(m Listed) {
+	if m.Claimed > 0 && !slices.Contains(h.p.Nodes, m.Name) {
+		h.blocked("machine "+m.ID, fmt.Sprintf("it is %s, which roles.yaml does not have, and has not left by itself; delete it at the provider if nobody needs it", m.Name))
+	}
 }
 
 // keepData is how long a machine is kept that may have data that no other has.

@@ -17,6 +17,8 @@ type RolloutReading struct {
 	InOrder bool
 	// Next is RosterOf the commit that was accepted last, or would be, if it is not this node's own. Zero: it is.
 	Next uint64
+	// Leave are the nodes of this roster for which Head has no place, in the roster's order.
+	Leave []string
 	// Trouble is why a push may go unnoticed, or waits, for people. Empty: it does not.
 	Trouble string
 	// Refused is why the tip of the branch is not Head, for people. Empty: it is.
@@ -50,6 +52,8 @@ type Rollout struct {
 	Try Try `json:"try,omitzero"`
 	// Bad are the commits that nobody may apply, the oldest known first.
 	Bad []Bad `json:"bad,omitempty"`
+	// Heeded is the commit that has no place for this node, once all others were heard to have accepted it. Empty: there is none.
+	Heeded string `json:"heeded,omitempty"`
 }
 
 // Try is one commit's way onto the node: Puppet's run, and a time in which the node must be healthy. Where that fails it goes back.
@@ -70,7 +74,7 @@ type Bad struct {
 
 // Equal says that two hold the same.
 func (r Rollout) Equal(other Rollout) bool {
-	return r.Try == other.Try && slices.Equal(r.Bad, other.Bad)
+	return r.Try == other.Try && r.Heeded == other.Heeded && slices.Equal(r.Bad, other.Bad)
 }
 
 const (
@@ -203,7 +207,7 @@ func brief(commit string) string { return commit[:min(8, len(commit))] }
 func (t *turn) want(r *Role) string {
 	head, what := t.Rollout.Head, "commit "+brief(t.Rollout.Head)
 	switch b := t.bad(head); {
-	case t.Phase != cluster.Applied || t.Commit == "" || t.Orders.Leave:
+	case t.Phase != cluster.Applied || t.Commit == "" || t.Orders.Leave || t.leaving():
 		return ""
 	case head == t.Commit:
 		return t.drift()
@@ -261,7 +265,7 @@ func (t *turn) askLeave(r *Role, commit string) {
 	}
 	t.rolling.Ask = commit
 	for _, k := range r.Nodes {
-		if k != t.p.Self && t.said(k).Rollout.Yield != t.p.Self && !t.without(k, commit) {
+		if k != t.p.Self && t.said(k).Rollout.Yield != t.p.Self && !t.without(k, commit) && !(commit == t.Rollout.Head && t.leaves(k)) {
 			return // its next beat will say so
 		}
 	}
@@ -274,6 +278,10 @@ func (t *turn) askLeave(r *Role, commit string) {
 func (t *turn) notYet(r *Role, commit string) (why string, quiet bool) {
 	d := duty{name: r.Name, role: r, nodes: r.Nodes}
 	primary := r.Primary && t.holds(r.Name)
+	newest := commit == t.Rollout.Head
+	if k := t.leaver(); newest && k != "" {
+		return k + " leaves first", false
+	}
 	for i, k := range r.Nodes {
 		if k == t.p.Self {
 			continue
@@ -282,7 +290,7 @@ func (t *turn) notYet(r *Role, commit string) (why string, quiet bool) {
 		x := said.Rollout
 		before := i < slices.Index(r.Nodes, t.p.Self)
 		switch {
-		case t.without(k, commit):
+		case t.without(k, commit), newest && t.leaves(k):
 		case !t.alive(k):
 			return k + " is missing, and a role changes only while it is whole", false
 		case x.Ask != "" && (x.Busy || before):
@@ -325,7 +333,7 @@ func (t *turn) earlier(r *Role, commit string) string {
 				continue
 			}
 			for _, k := range other.Nodes {
-				if t.said(k).Commit != commit || t.said(k).Rollout.Ask != "" {
+				if !t.leaves(k) && t.said(k).Commit != commit || t.said(k).Rollout.Ask != "" {
 					return k
 				}
 			}

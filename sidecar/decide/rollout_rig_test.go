@@ -21,6 +21,7 @@ type rigPuppet struct {
 	takes    time.Duration
 	tried    map[string][]string // commit → nodes on which a real run of it began
 	at       map[string]string   // node → commit that it is made of, in the middle of a run empty
+	removal  *rigRemoval         // nil: no commit changes the members
 }
 
 type rigRun struct {
@@ -65,6 +66,8 @@ func (x *rigPuppet) act(n *rigNode, a Action) {
 	switch a := a.(type) {
 	case Rehearse:
 		x.runs[n.name] = &rigRun{a.Commit, true, x.g.now.Add(x.takes / 2)}
+	case Restart:
+		x.removal.restart(n)
 	case Apply:
 		if a.After != n.v.Rollout.Applied.ID {
 			return
@@ -108,6 +111,7 @@ func (x *rigPuppet) end(n *rigNode, run rigRun, r RunReading) {
 	n.v.Rollout.Applied = r
 	if r.Good {
 		n.v.Commit, x.at[n.name] = run.commit, run.commit
+		n.v.Rollout.Stale = x.removal != nil && x.removal.of(run.commit) != n.p.Roster
 	}
 	n.v.Health = cluster.Healthy
 	if fate == "sick" {

@@ -61,8 +61,13 @@ func (t *turn) told(name string, s Duty) cluster.Hold {
 
 // phase is how far this node has come: it serves when it has applied its role, is healthy and has the data.
 func (t *turn) phase() cluster.Phase {
-	if t.Phase != cluster.Applied {
+	switch {
+	case t.hasLeft():
+		return cluster.Stopping
+	case t.Phase != cluster.Applied:
 		return t.Phase
+	case t.outSince != 0:
+		return cluster.Applied
 	}
 	for _, s := range t.duties {
 		if s.Draining != 0 {

@@ -46,6 +46,8 @@ const (
 	flagRestarts
 	flagNext
 	flagUnreached
+	flagLeaves
+	flagDrained
 )
 
 // lag is what changes in a mirror from beat to beat.
@@ -90,7 +92,7 @@ func appendAnnouncement(b []byte, a cluster.Announcement) []byte {
 func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
 	current := x.Head == applied
 	b = append(b, flagIf(x.Busy, flagBusy)|flagIf(current, flagCurrent)|flagIf(x.Restarts, flagRestarts)|flagIf(x.Next != 0, flagNext)|
-		flagIf(x.Unreached, flagUnreached))
+		flagIf(x.Unreached, flagUnreached)|flagIf(x.Leaves, flagLeaves)|flagIf(x.Drained, flagDrained))
 	b = binary.BigEndian.AppendUint64(b, x.Roster)
 	if x.Next != 0 {
 		b = binary.BigEndian.AppendUint64(b, x.Next)
@@ -105,8 +107,9 @@ func appendRollout(b []byte, x cluster.Rollout, applied string) []byte {
 }
 
 func (r *reader) rollout(applied string) cluster.Rollout {
-	f := r.upTo(flagBusy | flagCurrent | flagRestarts | flagNext | flagUnreached)
-	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0, Restarts: f&flagRestarts != 0, Unreached: f&flagUnreached != 0, Roster: r.uint64()}
+	f := r.upTo(flagBusy | flagCurrent | flagRestarts | flagNext | flagUnreached | flagLeaves | flagDrained)
+	x := cluster.Rollout{Head: applied, Busy: f&flagBusy != 0, Restarts: f&flagRestarts != 0, Unreached: f&flagUnreached != 0,
+		Leaves: f&flagLeaves != 0, Drained: f&flagDrained != 0, Roster: r.uint64()}
 	if f&flagNext != 0 {
 		x.Next = r.uint64()
 		r.bad = r.bad || x.Next == 0

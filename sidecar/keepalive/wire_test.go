@@ -34,6 +34,7 @@ func everything() cluster.Announcement {
 		Rollout: cluster.Rollout{
 			Roster: 1 << 63, Next: 7,
 			Head: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d", Ask: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d", Busy: true, Restarts: true, Yield: "lb2", Unreached: true,
+			Leaves: true, Drained: true,
 			Bad: []cluster.BadCommit{{Commit: "4d5e6f708192a3b4c5d6e7f8091a2b3c4d1a2b3c", Node: "web1", Why: "Service[nginx] failed"}},
 		},
 	}

@@ -55,6 +55,8 @@ func (l *Loop) perform(ctx context.Context, a decide.Action) error {
 		return l.openIntent(ctx, a)
 	case decide.Tombstone:
 		return l.tombstone(ctx, a)
+	case decide.Release:
+		return l.release(ctx, a)
 	case decide.PowerOff:
 		return l.powerOff(ctx, a)
 	case decide.Create:

@@ -155,6 +155,27 @@ func (l *Loop) tombstone(ctx context.Context, a decide.Tombstone) error {
 	return l.readLedger(ctx)
 }
 
+// release ends this machine's own claim, if it is still the newest of its node.
+func (l *Loop) release(ctx context.Context, a decide.Release) error {
+	if l.world.Ledger == nil {
+		return ErrMissing
+	}
+	r, err := l.readWhole(ctx)
+	if err != nil {
+		return err
+	}
+	if c := r.Claims[a.Node]; c.Epoch != a.Epoch || c.Machine != l.cfg.Machine {
+		return fmt.Errorf("%w: %s is machine %s, under claim %d", errStale, a.Node, c.Machine, c.Epoch)
+	}
+	if s := l.look(); s.Decision.Memory.Out == 0 {
+		return fmt.Errorf("%w: %s does not leave any more", errStale, a.Node)
+	}
+	if err := l.world.Ledger.Leave(ctx, a.Node, a.Epoch); err != nil {
+		return err
+	}
+	return l.readLedger(ctx)
+}
+
 // stillOff checks that the provider, asked now, calls a node's machine off or gone.
 func (l *Loop) stillOff(ctx context.Context, node, machine string) error {
 	m, err := l.world.Provider.Get(ctx, machine)

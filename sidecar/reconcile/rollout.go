@@ -27,6 +27,7 @@ type Commits struct {
 	Head    string
 	InOrder bool
 	Next    uint64
+	Leave   []string
 	Trouble string
 	Refused string
 	Stale   bool
@@ -66,7 +67,7 @@ func (l *Loop) readRollout(v *decide.View) {
 	}
 	c := l.world.Puppet.Commits()
 	v.Rollout = decide.RolloutReading{
-		Head: c.Head, InOrder: c.InOrder, Next: c.Next, Trouble: c.Trouble, Refused: c.Refused, Stale: c.Stale, Drifted: c.Drifted, Unreached: c.Unreached,
+		Head: c.Head, InOrder: c.InOrder, Next: c.Next, Leave: c.Leave, Trouble: c.Trouble, Refused: c.Refused, Stale: c.Stale, Drifted: c.Drifted, Unreached: c.Unreached,
 		Rehearsed: l.rehearsed.notice(l.world.Puppet.Newest(true), v.Now), Applied: l.applied.notice(l.world.Puppet.Newest(false), v.Now),
 	}
 	l.tellMissing(v)
