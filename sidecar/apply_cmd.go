@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +22,8 @@ type applyOptions struct {
 	wait    bool
 	timeout time.Duration
 	without bool
+	confirm bool
+	yes     bool
 	asJSON  bool
 }
 
@@ -31,16 +36,22 @@ func applyCommand() *cobra.Command {
 after any push: signed commits only, and only such as descend from the one before; within a role one node at a time, with the
 leave of all others and while none is missing, the primary last. A node that a commit breaks goes back by itself, and no other tries it.
 
+A commit whose roles.yaml has fewer nodes waits, and nothing changes, until somebody says besides that those nodes shall go: with
+--confirm-removal, which says which machines will be deleted, and asks; or in the push, by a line "Understudy-Remove: web3" at the end of
+the message of a signed commit. Then each of them hands over what it does, lets its requests end and leaves; its machine is deleted
+once no other node counts on it.
+
 With --wait it follows the commit until every node has it, and says what it waits for.
 
 It ends with 0 when every node has the newest commit (without --wait: when the order was given), 3 when not, 1 when nobody can tell.` + whereHelp,
 		Example: `  sudo understudy apply
   sudo understudy apply --wait --timeout 10m
-  sudo understudy apply --without-missing    # a node of a role is gone for good, and the others shall not wait for it`,
+  sudo understudy apply --without-missing    # a node of a role is gone for good, and the others shall not wait for it
+  sudo understudy apply --confirm-removal --wait`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
-			got, err := o.run(cmd.Context(), cmd.ErrOrStderr())
+			got, err := o.run(cmd.Context(), cmd.InOrStdin(), cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -58,6 +69,8 @@ It ends with 0 when every node has the newest commit (without --wait: when the o
 	f.BoolVar(&o.wait, "wait", false, "wait until every node has the newest commit")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "with --wait: how long at most")
 	f.BoolVar(&o.without, "without-missing", false, "let roles take the newest commit although nodes of them are missing")
+	f.BoolVar(&o.confirm, "confirm-removal", false, "let the commit that waits for it remove nodes")
+	f.BoolVar(&o.yes, "yes", false, "with --confirm-removal: do not ask")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON, whose keys are a promise")
 	_ = cmd.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
 	return cmd
@@ -67,13 +80,24 @@ It ends with 0 when every node has the newest commit (without --wait: when the o
 const settleFor = 6 * time.Second
 
 // run gives the order, and follows what comes of it.
-func (o *applyOptions) run(ctx context.Context, progress io.Writer) (admin.Applying, error) {
+func (o *applyOptions) run(ctx context.Context, in io.Reader, progress io.Writer) (admin.Applying, error) {
 	c, _, err := o.where.ask(ctx)
 	if err != nil {
 		return admin.Applying{}, err
 	}
 	defer c.Close()
-	got, err := c.Apply(ctx, admin.Apply{Without: o.without, Everywhere: o.without})
+	asked := admin.Apply{Without: o.without, Everywhere: o.without, Confirm: o.confirm}
+	if o.confirm && !o.yes {
+		plan, err := c.Apply(ctx, admin.Apply{Confirm: true, Try: true})
+		if err != nil {
+			return plan, err
+		}
+		if err := confirmRemoval(in, progress, plan.Removal); err != nil {
+			return plan, err
+		}
+		asked.Commit = plan.Removal.Commit // that one and no other
+	}
+	got, err := c.Apply(ctx, asked)
 	if err != nil || !o.wait {
 		return got, err
 	}
@@ -96,6 +120,27 @@ func (o *applyOptions) run(ctx context.Context, progress io.Writer) (admin.Apply
 			return got, nil
 		}
 	}
+}
+
+// confirmRemoval says which machines will be deleted and returns nil if the person at the terminal wants that.
+func confirmRemoval(in io.Reader, out io.Writer, r *admin.Removal) error {
+	if r == nil {
+		return errors.New("that node does not know --confirm-removal: its sidecar is older than this program")
+	}
+	if f, ok := in.(*os.File); ok && !isTerminal(f) {
+		return errors.New("nobody can be asked here: add --yes")
+	}
+	if _, err := fmt.Fprintf(out, "Commit %.8s removes %s. Type yes: ", r.Commit, show.Removed(*r)); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(line) != "yes" {
+		return errors.New("nothing was changed")
+	}
+	return nil
 }
 
 // done is the exit status.

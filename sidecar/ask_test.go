@@ -38,6 +38,9 @@ type stage struct {
 	reseeded []cluster.Recall
 	wished   []cluster.Wish
 	data     bool // the role has data
+	// removal waits to be confirmed, and confirmed are the commits whose removals were.
+	removal   admin.Removal
+	confirmed []string
 }
 
 func newStage(t *testing.T) *stage {
@@ -114,6 +117,14 @@ func (s *stage) Sync(context.Context, admin.SyncFor) (admin.RoleData, error) {
 }
 
 func (*stage) Look() {}
+
+func (s *stage) Removal() admin.Removal { return s.removal }
+
+func (s *stage) ConfirmRemoval(commit string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirmed = append(s.confirmed, commit)
+}
 
 func (*stage) Runs() []admin.PuppetRun { return nil }
 

@@ -20,27 +20,15 @@ import (
 // directories are mirrored; and every majority of the old members must meet every majority of the new ones. The error names all that
 // is in the way.
 func mayBecome(old, next role.Roster) error {
+	all := fewer(old, next)
 	was, is := players(old), players(next)
-	var all, added []string
 	for _, node := range slices.Sorted(maps.Keys(was)) {
-		switch now, there := is[node]; {
-		case !there:
-			all = append(all, "removes "+node)
-		case now != was[node]:
+		if now, there := is[node]; there && now != was[node] {
 			all = append(all, fmt.Sprintf("makes %s a %s instead of a %s", node, now, was[node]))
 		}
 	}
-	for _, node := range slices.Sorted(maps.Keys(is)) {
-		if _, there := was[node]; !there {
-			added = append(added, node)
-		}
-	}
-	if n := len(was); majority(n)+majority(n+len(added)) <= n+len(added) {
-		most := 0
-		for majority(n)+majority(n+most+1) > n+most+1 {
-			most++
-		}
-		all = append(all, fmt.Sprintf("adds %s at once, where %d may be added at a time", strings.Join(added, ", "), most))
+	if gone, added := removed(old, next), removed(next, old); majority(len(was))+majority(len(is)) <= len(was)+len(added) {
+		all = append(all, tooMany(len(was), gone, added))
 	}
 	if (old.Beachhead == nil) != (next.Beachhead == nil) {
 		all = append(all, "adds or removes the beachhead")
@@ -58,6 +46,53 @@ func mayBecome(old, next role.Roster) error {
 		return nil
 	}
 	return errors.New("roles.yaml " + strings.Join(all, ", ") + ", which this version cannot do while the cluster runs")
+}
+
+// fewer says what speaks against nodes that a roles.yaml has no more. Who leaves hands over, so there must be somebody left to take it; and
+// with a machine of a role with data go data.
+func fewer(old, next role.Roster) (all []string) {
+	is := players(next)
+	for _, r := range old.Roles {
+		gone := slices.DeleteFunc(slices.Clone(r.Nodes), func(node string) bool { _, stays := is[node]; return stays })
+		switch {
+		case len(gone) == 0:
+		case len(r.Data) > 0:
+			all = append(all, fmt.Sprintf("removes %s, a machine with data of %s", strings.Join(gone, ", "), r.Name))
+		case len(gone) == len(r.Nodes) && r.HasPrimary():
+			all = append(all, fmt.Sprintf("removes every node of %s, so that nobody is left to take its duty", r.Name))
+		}
+	}
+	return all
+}
+
+// removed are the nodes of a roster that another one has not, sorted.
+func removed(old, next role.Roster) (gone []string) {
+	is := players(next)
+	for _, node := range slices.Sorted(maps.Keys(players(old))) {
+		if _, stays := is[node]; !stays {
+			gone = append(gone, node)
+		}
+	}
+	return gone
+}
+
+// tooMany says which nodes come and go, and how many may at a time.
+func tooMany(members int, gone, added []string) string {
+	switch {
+	case len(gone) == 0:
+		most := 0
+		for majority(members)+majority(members+most+1) > members+most+1 {
+			most++
+		}
+		return fmt.Sprintf("adds %s at once, where %d may be added at a time", strings.Join(added, ", "), most)
+	case len(added) == 0:
+		most := 0
+		for majority(members)+majority(members-most-1) > members {
+			most++
+		}
+		return fmt.Sprintf("removes %s at once, where %d may be removed at a time", strings.Join(gone, ", "), most)
+	}
+	return fmt.Sprintf("adds %s and removes %s at once, which are too many", strings.Join(added, ", "), strings.Join(gone, ", "))
 }
 
 // players is the role of every node.
@@ -97,6 +132,11 @@ func (p *parts) may(c pushes.Candidate) error {
 	want := decide.RosterOf(c.Roster)
 	if want == p.policy.Roster {
 		return nil
+	}
+	if gone := removed(p.roster, c.Roster); len(gone) > 0 {
+		if err := p.confirmed(c, want, gone); err != nil {
+			return err
+		}
 	}
 	since := p.puppet.wants(want)
 	why := p.disagrees(want)
@@ -154,7 +194,7 @@ func (p *puppet) nextRoster(s pushes.State) uint64 {
 		if err != nil {
 			return p.next // it was accepted, so it could be read
 		}
-		p.head, p.next = s.Head, 0
+		p.head, p.next, p.leave = s.Head, 0, removed(p.roster, r)
 		if next := decide.RosterOf(r); next != p.policy.Roster {
 			p.next = next
 		}

@@ -29,7 +29,9 @@ func TestARosterMayChangeInWhatTheNodesNeedNotAgreeOn(t *testing.T) {
 		{"two nodes more", "nodes: web[1-2]", "nodes: web[1-4]", ""},
 		{"three nodes more", "nodes: web[1-2]", "nodes: web[1-5]", "adds web3, web4, web5 at once, where 2 may be added at a time"},
 		{"a role more", "  web:\n    nodes: web[1-2]", "  cache:\n    nodes: cache[1-2]\n  web:\n    nodes: web[1-2]", ""},
-		{"a node less and one of another name", "nodes: web[1-2]", "nodes: [web1, www2]", "removes web2"},
+		{"another node instead of one", "nodes: web[1-2]", "nodes: [web1, www2]", ""},
+		{"a node of a role with data less", "nodes: mail[1-2]", "nodes: [mail1, post2]", "removes mail2, a machine with data of mail"},
+		{"every primary less", "nodes: lb[1-2]", "nodes: [ha1, ha2]", "removes every node of lb, so that nobody is left to take its duty"},
 		{"a directory", "path: /srv/apt", "path: /srv/debs", "changes the data of repo"},
 	} {
 		if strings.Count(string(data), c.from) != 1 {
@@ -52,14 +54,41 @@ func TestARosterMayChangeInWhatTheNodesNeedNotAgreeOn(t *testing.T) {
 
 func TestAnyMajorityOfTheOldMembersMeetsAnyOfTheNew(t *testing.T) {
 	for n := 1; n < 40; n++ {
-		for more := range 10 {
-			if majority(n)+majority(n+more) <= n+more { // refused
-				continue
+		for less := range min(n, 10) {
+			for more := range 10 {
+				next := n - less + more
+				if majority(n)+majority(next) <= n+more { // refused
+					continue
+				}
+				// The least that two majorities share of all members that there are, however they lie.
+				if share := majority(n) + majority(next) - (n + more); share < 1 {
+					t.Errorf("%d members of which %d go and %d come: majorities may miss each other", n, less, more)
+				}
 			}
-			// The least that two majorities share of n+more members, all of the first being among the n.
-			if share := majority(n) - (n + more - majority(n+more)); share < 1 {
-				t.Errorf("%d and %d members: majorities may miss each other", n, n+more)
-			}
+		}
+	}
+}
+
+func TestANodeMayGoWhereTheOthersCanDoWithout(t *testing.T) {
+	parse := func(web string) role.Roster {
+		r, err := role.Parse("roles.yaml", []byte("cluster: blog\ndomain: blog.example\nprovider:\n  local: {region: here, size: small, image: base}\n"+
+			"roles:\n  web: {nodes: \""+web+"\", names: [web]}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, c := range []struct{ old, next, want string }{
+		{"web[1-3]", "web[1-2]", ""},
+		{"web[1-8]", "web[1-6]", ""},
+		{"web[1-8]", "web[1-5]", "removes web6, web7, web8 at once, where 2 may be removed at a time"},
+		{"web[1-7]", "web[1-5]", "removes web6, web7 at once, where 1 may be removed at a time"},
+		{"web[1-4]", "web[2-5]", ""},
+		{"web[1-4]", "web[3-6]", "adds web5, web6 and removes web1, web2 at once, which are too many"},
+	} {
+		err := mayBecome(parse(c.old), parse(c.next))
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s to %s: got %v, want %q", c.old, c.next, err, c.want)
 		}
 	}
 }

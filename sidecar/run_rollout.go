@@ -42,7 +42,11 @@ type puppet struct {
 	last  time.Time // when the node was last looked at, or changed
 	head  string    // the accepted commit, and
 	next  uint64    // its roster, if that is not this node's own
+	leave []string  // the nodes that it removes
 	wish  intended
+	// removal waits for an operator, whose word is the newest given here.
+	removal removal
+	word    consent
 }
 
 // newPuppet is nil where there is no control repo to follow: on machines whose roster is given by hand.
@@ -111,9 +115,10 @@ func (p *puppet) Commits() reconcile.Commits {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refresh()
+	next := p.nextRoster(s) // and what it removes
 	return reconcile.Commits{
 		Unreached: p.other.unreached(),
-		Head:      s.Head, Next: p.nextRoster(s), Trouble: s.Trouble, Refused: s.Why, Stale: p.stale, Drifted: time.Since(p.last) > p.every,
+		Head:      s.Head, Next: next, Leave: p.leave, Trouble: s.Trouble, Refused: s.Why, Stale: p.stale, Drifted: time.Since(p.last) > p.every,
 		InOrder: slices.ContainsFunc(s.Trailers, func(t pushes.Trailer) bool { return t.Key == inOrder && t.Value == inOrderValue }),
 	}
 }

@@ -17,6 +17,18 @@ type Apply struct {
 	Without bool `json:"without_missing,omitempty"`
 	// Everywhere: the node passes the order on to every other member.
 	Everywhere bool `json:"everywhere,omitempty"`
+	// Confirm lets the commit that waits for that remove nodes: that one only, where Commit is given. With Try it is only told.
+	Confirm bool   `json:"confirm_removal,omitempty"`
+	Commit  string `json:"commit,omitempty"`
+	Try     bool   `json:"try,omitempty"`
+}
+
+// Removal is a commit and the nodes that it removes.
+type Removal struct {
+	Commit string   `json:"commit"`
+	Nodes  []string `json:"nodes"`
+	// Machines are those of the nodes, in the same order; empty where one is not known.
+	Machines []string `json:"machines"`
 }
 
 // Applying is the answer: where the newest commit is now. What the look finds shows in the status.
@@ -25,6 +37,8 @@ type Applying struct {
 	Rollout Rollout `json:"rollout"`
 	// Missed are members that the order did not reach, each with the reason.
 	Missed []string `json:"missed"`
+	// Removal is what was confirmed, or would be.
+	Removal *Removal `json:"removal,omitempty"`
 }
 
 func (s *Server) apply(r *http.Request) (Applying, error) {
@@ -41,6 +55,11 @@ func (s *Server) apply(r *http.Request) (Applying, error) {
 	if v.Rollout.Head == "" {
 		return Applying{}, problem(http.StatusConflict, "nothing to apply", "%s does not follow the control repo, or has not accepted a commit yet", p.Self)
 	}
+	if asked.Confirm {
+		if out.Removal, err = s.confirm(b, asked); err != nil || asked.Try {
+			return out, err
+		}
+	}
 	s.cfg.Backend.Look()
 	if asked.Without {
 		s.cfg.Log.Warn("an operator lets roles change although nodes are missing", "commit", v.Rollout.Head)
@@ -54,6 +73,25 @@ func (s *Server) apply(r *http.Request) (Applying, error) {
 		})
 	}
 	return out, err
+}
+
+// confirm lets the commit that waits for that go on.
+func (s *Server) confirm(b builder, asked Apply) (*Removal, error) {
+	r := s.cfg.Backend.Removal()
+	switch {
+	case r.Commit == "":
+		return nil, problem(http.StatusConflict, "nothing to confirm", "no commit waits for a removal to be confirmed; see understudy status")
+	case asked.Commit != "" && asked.Commit != r.Commit:
+		return nil, problem(http.StatusConflict, "another commit", "commit %.12s waits now, and not %.12s: look at it again", r.Commit, asked.Commit)
+	}
+	for _, node := range r.Nodes {
+		r.Machines = append(r.Machines, b.v.Ledger.Claims[node].Machine)
+	}
+	if !asked.Try {
+		s.cfg.Log.Warn("an operator confirms that nodes are removed", "commit", r.Commit, "nodes", r.Nodes)
+		s.cfg.Backend.ConfirmRemoval(r.Commit)
+	}
+	return &r, nil
 }
 
 // passOn gives an order to all other members, side by side, and tells which did not take it.

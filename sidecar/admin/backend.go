@@ -25,6 +25,10 @@ type Backend interface {
 	Sync(ctx context.Context, f SyncFor) (RoleData, error)
 	// Look makes this node look for a newer commit at once, and does not wait for what it finds.
 	Look()
+	// Removal is the commit that waits until somebody confirms the nodes that it removes. Its zero value: none does.
+	Removal() Removal
+	// ConfirmRemoval lets that commit go on, for ten minutes, and this one only.
+	ConfirmRemoval(commit string)
 	// Runs are the newest runs of Puppet on this node, the newest first.
 	Runs() []PuppetRun
 	// Incidents reads the ledger's incidents, oldest first. An error may say that there is no ledger.

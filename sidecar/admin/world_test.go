@@ -99,13 +99,24 @@ type backend struct {
 	synced   []SyncFor // what was asked
 	syncErr  error
 	looked   int
-	ran      []PuppetRun
+	removal  Removal
+	// confirmed are the commits whose removals were.
+	confirmed []string
+	ran       []PuppetRun
 }
 
 func (b *backend) Look() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.looked++
+}
+
+func (b *backend) Removal() Removal { return b.removal }
+
+func (b *backend) ConfirmRemoval(commit string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.confirmed = append(b.confirmed, commit)
 }
 
 func (b *backend) Runs() []PuppetRun { return b.ran }

@@ -2,6 +2,7 @@ package show
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 // Applying is what came of the order to look for a newer commit.
 func Applying(a admin.Applying) string {
 	var b strings.Builder
+	if a.Removal != nil {
+		fmt.Fprintf(&b, "commit %s goes on, and removes %s; see: understudy status --watch\n", short(a.Removal.Commit), Removed(*a.Removal))
+	}
 	switch line := a.Rollout.Line(); {
 	case line != "":
 		fmt.Fprintln(&b, line)
@@ -24,6 +28,17 @@ func Applying(a admin.Applying) string {
 		fmt.Fprintln(&b, "not told "+m)
 	}
 	return b.String()
+}
+
+// Removed are the nodes that a commit removes, with their machines: "web3 (machine 3164494, which will be deleted)".
+func Removed(r admin.Removal) string {
+	all := slices.Clone(r.Nodes)
+	for i, m := range r.Machines {
+		if m != "" {
+			all[i] += " (machine " + m + ", which will be deleted)"
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // Runs is a table of runs, and below it why those failed that did.
