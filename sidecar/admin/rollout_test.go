@@ -78,6 +78,32 @@ func TestApplyLooksAndLetsRolesChangeWithoutTheMissing(t *testing.T) {
 	}
 }
 
+func TestOnlyTheCommitThatWaitsIsConfirmed(t *testing.T) {
+	for _, c := range []struct {
+		claim, body, answer string
+		waits               Removal
+		status              int
+		confirmed           []string
+	}{
+		{"it", `{"confirm_removal":true}`, `"machines":["6"]`, Removal{Commit: nextCommit, Nodes: []string{"web1"}}, 202, []string{nextCommit}},
+		{"it, by name", `{"confirm_removal":true,"commit":"` + nextCommit + `"}`, nextCommit, Removal{Commit: nextCommit}, 202, []string{nextCommit}},
+		{"only to see", `{"confirm_removal":true,"try":true}`, `"nodes":["web1"]`, Removal{Commit: nextCommit, Nodes: []string{"web1"}}, 202, nil},
+		{"another one", `{"confirm_removal":true,"commit":"` + calmCommit + `"}`, "look at it again", Removal{Commit: nextCommit}, 409, nil},
+		{"none", `{"confirm_removal":true}`, "no commit waits", Removal{}, 409, nil},
+		{"it is not asked for", `{}`, "", Removal{Commit: nextCommit}, 202, nil},
+	} {
+		b := newBackend()
+		b.removal = c.waits
+		b.world.view.Rollout.Head = calmCommit
+		b.world.view.Ledger.Claims = map[string]cluster.Claim{"web1": {Node: "web1", Epoch: 2, Machine: "6"}}
+		w := httptest.NewRecorder()
+		newServer(t, b).Handler(Remote).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/apply", strings.NewReader(c.body)))
+		if w.Code != c.status || !slices.Equal(b.confirmed, c.confirmed) || !strings.Contains(w.Body.String(), c.answer) {
+			t.Errorf("%s: got %d %s, confirmed %v", c.claim, w.Code, w.Body, b.confirmed)
+		}
+	}
+}
+
 func TestRunsAreTheNodesOwn(t *testing.T) {
 	b := newBackend()
 	b.ran = []PuppetRun{{Result: applied.Result{Commit: nextCommit, Took: "3s"}, Why: "rollout"}}

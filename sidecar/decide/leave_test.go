@@ -236,6 +236,33 @@ func TestRemovalsInTrouble(t *testing.T) {
 		x.lawful(c, time.Minute)
 		x.wantGone(c)
 	})
+	t.Run("one that has not accepted the commit is lost", func(t *testing.T) {
+		x, c := begin(t)
+		c.boot = time.Hour
+		x.push(newCommit, "lb1", "lb2", "web2", "web3")
+		for _, n := range x.g.nodes {
+			x.look(n)
+		}
+		x.g.nodes["web1"].dead = true
+		x.lawful(c, time.Minute)
+		if x.g.claims["web3"].Left {
+			x.fatalf("web3 has left; did %q", c.did)
+		}
+		x.g.wantBlocked("web3", "leaving of web3", "web1 has not accepted the commit")
+	})
+	t.Run("nobody can take its duty", func(t *testing.T) {
+		x, c := removing(t, threeLbs, "lb[1-3]", "lb[2-3]", "lb1")
+		for _, k := range []string{"lb2", "lb3"} {
+			x.g.nodes[k].v.Orders.Pause = true
+		}
+		x.remove()
+		x.lawful(c, time.Minute)
+		if said := x.g.nodes["lb1"].said; said.Phase != cluster.Serving || said.Rollout.Drained || len(c.did) > 0 {
+			x.fatalf("lb1 says %+v; did %q", said, c.did)
+		}
+		x.g.wantBlocked("lb1", "leaving of lb1", "lb moves to another node first")
+		x.g.check("lb", "lb1")
+	})
 	t.Run("it is lost on its way", func(t *testing.T) {
 		x, c := begin(t)
 		x.remove()

@@ -164,7 +164,7 @@ func (l *Loop) release(ctx context.Context, a decide.Release) error {
 	if err != nil {
 		return err
 	}
-	if c := r.Claims[a.Node]; c.Epoch != a.Epoch || c.Machine != l.cfg.Machine {
+	if c := r.Claims[a.Node]; c.Epoch != a.Epoch || c.Machine != l.cfg.Machine || c.Left {
 		return fmt.Errorf("%w: %s is machine %s, under claim %d", errStale, a.Node, c.Machine, c.Epoch)
 	}
 	if s := l.look(); s.Decision.Memory.Out == 0 {

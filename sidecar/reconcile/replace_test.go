@@ -27,7 +27,7 @@ func web1Intent() cluster.Intent {
 // replacing is a rig that coordinates and wants one action, in a world in which that action may be done.
 func replacing(t *testing.T, a decide.Action, change func(f *fakeLedger, r *rig)) (*rig, *fakeLedger) {
 	t.Helper()
-	m := decide.Memory{Duties: map[string]decide.Duty{cluster.Coordinator: {Hold: cluster.Hold{Duty: cluster.Coordinator, Epoch: 7, State: cluster.Held}}}}
+	m := decide.Memory{Out: 1, Duties: map[string]decide.Duty{cluster.Coordinator: {Hold: cluster.Hold{Duty: cluster.Coordinator, Epoch: 7, State: cluster.Held}}}}
 	var f *fakeLedger
 	r := newRig(t, func(v decide.View, _ decide.Memory) decide.Decision {
 		return decide.Decision{Memory: m, Actions: []decide.Action{a}, LookAgain: v.Now.Add(50 * time.Millisecond)}
@@ -62,7 +62,7 @@ func (r *rig) does(d time.Duration) []string {
 	}
 	var all []string
 	for _, e := range happened {
-		for _, verb := range []string{"probe", "power off", "create", "delete", "tombstone", "intent", "call", "done", "failed", "aborted"} {
+		for _, verb := range []string{"probe", "power off", "create", "delete", "tombstone", "leave", "intent", "call", "done", "failed", "aborted"} {
 			if strings.HasPrefix(e, verb+" ") && !strings.HasPrefix(e, "cut off") {
 				all = append(all, e)
 			}
@@ -153,6 +153,10 @@ func TestEveryStepOfAReplacementReadsAfreshWhatItAssumes(t *testing.T) {
 		"tombstone, heard again":             {bury(), func(f *fakeLedger, r *rig) { noTombstone(f, r); heard(f, r) }, nil},
 		"tombstone, claimed again":           {bury(), claimedAgain, nil},
 		"tombstone, another coordinates":     {bury(), superseded, nil},
+		"leaving":                            {decide.Release{Node: "lb1", Epoch: 1}, nil, []string{"leave lb1"}},
+		"leaving, somebody has claimed":      {decide.Release{Node: "lb1", Epoch: 1}, notMyself, nil},
+		"leaving, under an older claim":      {decide.Release{Node: "lb1", Epoch: 0}, nil, nil},
+		"leaving, ledger away":               {decide.Release{Node: "lb1", Epoch: 1}, away, nil},
 		"intent, one is open":                {decide.OpenIntent{Expect: coordinates, Intent: cluster.Intent{Node: "web1", N: 2, Replaces: 3, Machine: "33"}}, nil, nil},
 		"intent, somebody has claimed":       {decide.OpenIntent{Expect: coordinates, Intent: cluster.Intent{Node: "web1", N: 1, Replaces: 3, Machine: "33"}}, func(f *fakeLedger, r *rig) { clear(f.intents); claimedAgain(f, r) }, nil},
 		"intent, another coordinates":        {decide.OpenIntent{Expect: coordinates, Intent: web1Intent()}, func(f *fakeLedger, r *rig) { clear(f.intents); superseded(f, r) }, nil},
