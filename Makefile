@@ -92,12 +92,12 @@ install-test-tools: build
 tools: check-root build ## make the tree with the programs that tests run beside ours
 	@$(UNDERSTUDY) image tools --install --cache $(CACHE) $(TOOLS) > $(BUILD)/tools-tree
 
-# One package's tests, as root, from the package's own directory, as go test would.
+# One package's tests, as root, from the package's own directory, as go test would. Those that run side by side wait most of the time.
 .PHONY: root-test
 root-test:
 	@go test -c $(COMPILE) -o $(BUILD)/root.test $(PACKAGE)
 	@cd $(PACKAGE) && $(SUDO) env PATH="$$PATH" UNDERSTUDY_BUILD=$(CURDIR)/$(BUILD) UNDERSTUDY_CACHE=$(CACHE) UNDERSTUDY_TOOLS_TREE=$$(cat $(CURDIR)/$(BUILD)/tools-tree) \
-	  $(CURDIR)/$(BUILD)/root.test -test.timeout=15m $(TESTFLAGS) && echo "ok  	$(PACKAGE)"
+	  $(CURDIR)/$(BUILD)/root.test -test.timeout=20m -test.parallel=4 $(TESTFLAGS) && echo "ok  	$(PACKAGE)"
 
 DAYS ?= 100000
 

@@ -34,6 +34,7 @@ func TestASlowOrAbsentLedgerDoesNotSlowAFailoverInsideAMajority(t *testing.T) {
 func TestHalfOfARosterActsByTheLedgersWordAndTheOtherHalfDoesNot(t *testing.T) {
 	for _, loss := range []string{"machine", "link"} {
 		t.Run(loss, func(t *testing.T) {
+			t.Parallel() // most of the time they wait
 			c := sidecars.New(t, sidecars.Setup{Ledger: true, Nodes: []string{"n1", "n2"}})
 			lost := time.Now()
 			if loss == "machine" {
