@@ -74,8 +74,8 @@ test: check-root build test-fast tools ## run all tests
 	@$(MAKE) --no-print-directory root-test PACKAGE=./sidecar/datasync CGO_ENABLED=1 COMPILE=-race TESTFLAGS=-test.short
 
 .PHONY: test-long
-test-long: check-root build tools ## run what takes too long for every day: the survivor of each role
-	@$(MAKE) --no-print-directory root-test PACKAGE=./tests/e2e TESTFLAGS="-test.v -test.run=TestALoneSurvivor -long"
+test-long: check-root build tools ## run what takes too long for every day: the survivor of each role, the removal of a node
+	@$(MAKE) --no-print-directory root-test PACKAGE=./tests/e2e TESTFLAGS="-test.v -test.run='TestALoneSurvivor|TestAConfirmedPush' -long"
 
 .PHONY: test-fast
 test-fast: build install-test-tools ## vet, layering and unit tests: no root, no nodes

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,6 +73,9 @@ It ends with 0 when every node has the newest commit (without --wait: when the o
 	return cmd
 }
 
+// restartsWithin is how long a sidecar may not answer because a commit makes it start anew.
+const restartsWithin = 20 * time.Second
+
 // settleFor is how long nothing newer must be found after the look that was asked for.
 const settleFor = 6 * time.Second
 
@@ -87,12 +87,12 @@ func (o *applyOptions) run(ctx context.Context, in io.Reader, progress io.Writer
 	}
 	defer c.Close()
 	asked := admin.Apply{Without: o.without, Everywhere: o.without, Confirm: o.confirm}
-	if o.confirm && !o.yes {
-		plan, err := c.Apply(ctx, admin.Apply{Confirm: true, Try: true})
+	if o.confirm {
+		plan, err := o.removal(ctx, c)
 		if err != nil {
 			return plan, err
 		}
-		if err := confirmRemoval(in, progress, plan.Removal); err != nil {
+		if err := confirmRemoval(in, progress, plan.Removal, o.yes); err != nil {
 			return plan, err
 		}
 		asked.Commit = plan.Removal.Commit // that one and no other
@@ -102,14 +102,19 @@ func (o *applyOptions) run(ctx context.Context, in io.Reader, progress io.Writer
 		return got, err
 	}
 	began, said := time.Now(), ""
+	heard := began
 	for {
 		if err := pause(ctx, time.Second); err != nil {
 			return got, err
 		}
 		st, err := c.Status(ctx)
+		if err != nil && time.Since(heard) < restartsWithin {
+			continue
+		}
 		if err != nil {
 			return got, err
 		}
+		heard = time.Now()
 		got.Rollout = st.Rollout
 		if line := st.Rollout.Line(); line != said && line != "" {
 			fmt.Fprintln(progress, line)
@@ -122,25 +127,34 @@ func (o *applyOptions) run(ctx context.Context, in io.Reader, progress io.Writer
 	}
 }
 
-// confirmRemoval says which machines will be deleted and returns nil if the person at the terminal wants that.
-func confirmRemoval(in io.Reader, out io.Writer, r *admin.Removal) error {
+// seenWithin is how long a node may take to see a commit, after it was told to look. Tests have less patience.
+var seenWithin = 15 * time.Second
+
+// removal is what would be confirmed. The commit may be so new that the node has not seen it yet.
+func (o *applyOptions) removal(ctx context.Context, c *admin.Client) (admin.Applying, error) {
+	for began := time.Now(); ; {
+		plan, err := c.Apply(ctx, admin.Apply{Confirm: true, Try: true})
+		if no, ok := errors.AsType[*admin.Problem](err); !ok || no.Title != admin.NothingToConfirm || time.Since(began) > seenWithin {
+			return plan, err
+		}
+		if _, err := c.Apply(ctx, admin.Apply{}); err != nil {
+			return plan, err
+		}
+		if err := pause(ctx, time.Second); err != nil {
+			return plan, err
+		}
+	}
+}
+
+// confirmRemoval says which machines will be deleted and returns nil if the person at the terminal wants that, or has said so.
+func confirmRemoval(in io.Reader, out io.Writer, r *admin.Removal, yes bool) error {
 	if r == nil {
 		return errors.New("that node does not know --confirm-removal: its sidecar is older than this program")
 	}
-	if f, ok := in.(*os.File); ok && !isTerminal(f) {
-		return errors.New("nobody can be asked here: add --yes")
+	if yes {
+		return nil
 	}
-	if _, err := fmt.Fprintf(out, "Commit %.8s removes %s. Type yes: ", r.Commit, show.Removed(*r)); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if strings.TrimSpace(line) != "yes" {
-		return errors.New("nothing was changed")
-	}
-	return nil
+	return confirmed(in, out, fmt.Sprintf("Commit %.8s removes %s.", r.Commit, show.Removed(*r)), "nobody can be asked here: add --yes")
 }
 
 // done is the exit status.

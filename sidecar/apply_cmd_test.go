@@ -5,12 +5,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"understudy/sidecar/admin"
 	"understudy/sidecar/cluster"
 )
 
 func TestApplyConfirmsARemovalOnlyWhenToldYes(t *testing.T) {
+	defer func(d time.Duration) { seenWithin = d }(seenWithin)
+	seenWithin = 0
 	s := newStage(t)
 	commit := strings.Repeat("7", 40)
 	s.view.Rollout.Head = strings.Repeat("1", 40)

@@ -1,12 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -114,18 +110,6 @@ the others may remember more, and where nothing is missing.` + whereHelp,
 
 // confirmReseed shows what would be written and returns nil if the person at the terminal wants that.
 func confirmReseed(in io.Reader, out io.Writer, plan admin.Reseeded) error {
-	if f, ok := in.(*os.File); ok && !isTerminal(f) {
-		return errors.New("nobody can be asked here: look at understudy ledger show, then add --yes")
-	}
-	if _, err := fmt.Fprintf(out, "%s\nWrite that? Type yes: ", strings.TrimRight(show.Reseeded(plan, lookAt(out)), "\n")); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if strings.TrimSpace(line) != "yes" {
-		return errors.New("nothing was written")
-	}
-	return nil
+	what := strings.TrimRight(show.Reseeded(plan, lookAt(out)), "\n") + "\nWrite that?"
+	return confirmed(in, out, what, "nobody can be asked here: look at understudy ledger show, then add --yes")
 }

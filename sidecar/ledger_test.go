@@ -31,7 +31,7 @@ func TestLedgerReseedAsksFirstAndRefusesWithoutAMajority(t *testing.T) {
 		t.Errorf("lb2 does not answer: got %v\n%s", err, out)
 	}
 	s.alone = true
-	if out, err := do("no\n", "reseed"); err == nil || !strings.Contains(out, "reseed 1: would write") || !strings.Contains(err.Error(), "nothing was written") {
+	if out, err := do("no\n", "reseed"); err == nil || !strings.Contains(out, "reseed 1: would write") || !strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("told no: got %v\n%s", err, out)
 	}
 	if len(s.reseeded) != 0 {

@@ -130,10 +130,16 @@ leaves it alone. Log in there, copy what you miss to the role's primary, and the
 
 // confirmDiscard says what will be lost and returns nil if the person at the terminal wants that.
 func confirmDiscard(in io.Reader, out io.Writer, plan admin.Wished) error {
+	what := fmt.Sprintf("Machine %s, %s, will be deleted. What only it has is gone then.", plan.Machine, whoseMachine(plan))
+	return confirmed(in, out, what, "nobody can be asked here: add --yes")
+}
+
+// confirmed says what is about to happen and returns nil if the person at the terminal wants that. Where there is none, nobody says what to do.
+func confirmed(in io.Reader, out io.Writer, what, nobody string) error {
 	if f, ok := in.(*os.File); ok && !isTerminal(f) {
-		return errors.New("nobody can be asked here: add --yes")
+		return errors.New(nobody)
 	}
-	if _, err := fmt.Fprintf(out, "Machine %s, %s, will be deleted. What only it has is gone then. Type yes: ", plan.Machine, whoseMachine(plan)); err != nil {
+	if _, err := fmt.Fprintf(out, "%s Type yes: ", what); err != nil {
 		return err
 	}
 	line, err := bufio.NewReader(in).ReadString('\n')

@@ -75,12 +75,15 @@ func (s *Server) apply(r *http.Request) (Applying, error) {
 	return out, err
 }
 
+// NothingToConfirm is the title of the problem that no commit waits for Apply.Confirm, as far as the node knows.
+const NothingToConfirm = "nothing to confirm"
+
 // confirm lets the commit that waits for that go on.
 func (s *Server) confirm(b builder, asked Apply) (*Removal, error) {
 	r := s.cfg.Backend.Removal()
 	switch {
 	case r.Commit == "":
-		return nil, problem(http.StatusConflict, "nothing to confirm", "no commit waits for a removal to be confirmed; see understudy status")
+		return nil, problem(http.StatusConflict, NothingToConfirm, "no commit waits for a removal to be confirmed; see understudy status")
 	case asked.Commit != "" && asked.Commit != r.Commit:
 		return nil, problem(http.StatusConflict, "another commit", "commit %.12s waits now, and not %.12s: look at it again", r.Commit, asked.Commit)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"understudy/bootstrap/durable"
 )
 
 // stateVersion is raised when a reader of the old form would misunderstand the new one.
@@ -57,23 +59,7 @@ func (a accepted) save(path string) error {
 	if err != nil {
 		return fmt.Errorf("encode the accepted commit: %w", err)
 	}
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new") // one name, so that a crash leaves at most one
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.Replace(path, append(data, '\n'), 0o644)
 }
 
 // Bounds of what is taken from a message, which its author chooses.

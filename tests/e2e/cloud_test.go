@@ -146,6 +146,9 @@ func (c *cluster) up(t *testing.T) error {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	if !*long {
+		fmt.Println("did not run: the removal of a node, and the survivors of all roles but one (make test-long)")
+	}
 	if shared.c != nil && shared.err == nil {
 		// After all others, whichever they were: what they made the cluster say is what is searched.
 		last := []testing.InternalTest{{Name: "TestTheClusterKeepsItsSecrets", F: shared.c.keepsItsSecrets}}

@@ -193,7 +193,7 @@ func TestAnyOneNodeCanGo(t *testing.T) {
 	t.Logf("\n%s", understudy(t, "incidents", "--local", c.name))
 }
 
-var long = flag.Bool("long", false, "also play what takes many minutes: the survivor of each role")
+var long = flag.Bool("long", false, "also play what takes many minutes: the survivor of each role, and the removal of a node")
 
 // TestALoneSurvivorRebuildsTheCluster destroys all nodes but one at once. One that has the packages builds everything from them. What no
 // survivor has comes from nowhere yet: any other one rebuilds the repository empty, and its operator publishes again.

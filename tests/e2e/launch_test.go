@@ -82,7 +82,7 @@ func TestLaunchGoesOnAfterKill9(t *testing.T) {
 	if got := seed().Machine; got != first {
 		t.Errorf("repo1 is machine %d, want %d: launch has made a second one", got, first)
 	}
-	if again := c.listed(t, "repo1"); len(again) != 1 {
+	if again := c.listed(t, "repo1", "repo1"); len(again) != 1 {
 		t.Errorf("the account has the machines %v for repo1, want one", again)
 	}
 	// The cluster closes the intent; then it lives, and nothing may be begun beside it.
@@ -109,15 +109,15 @@ func TestLaunchGoesOnAfterKill9(t *testing.T) {
 	}
 }
 
-// listed are the IDs of all machines of a name, as the provider's API tells.
-func (c *cluster) listed(t *testing.T, name string) (ids []int) {
+// listed are the IDs of all machines of a name, as the provider's API tells a node.
+func (c *cluster) listed(t *testing.T, at, name string) (ids []int) {
 	t.Helper()
 	st := c.status(t)
 	token, err := os.ReadFile(st.TokenFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := c.on(t, name, "curl", "-s", "-H", "Authorization: Bearer "+strings.TrimSpace(string(token)), "http://10.77.0.1:8000/v2/droplets?tag_name="+st.Cluster)
+	out := c.on(t, at, "curl", "-s", "-H", "Authorization: Bearer "+strings.TrimSpace(string(token)), "http://10.77.0.1:8000/v2/droplets?tag_name="+st.Cluster)
 	var all struct {
 		Droplets []struct {
 			ID   int
