@@ -146,15 +146,19 @@ func (c *cluster) up(t *testing.T) error {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if !*long {
+	also := func(name string, test func(*testing.T)) {
+		if !testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: name, F: test}}) {
+			code = 1
+		}
+	}
+	if *long {
+		also("TestAConfirmedPushRemovesANode", aConfirmedPushRemovesANode)
+	} else {
 		fmt.Println("did not run: the removal of a node, and the survivors of all roles but one (make test-long)")
 	}
 	if shared.c != nil && shared.err == nil {
 		// After all others, whichever they were: what they made the cluster say is what is searched.
-		last := []testing.InternalTest{{Name: "TestTheClusterKeepsItsSecrets", F: shared.c.keepsItsSecrets}}
-		if !testing.RunTests(func(string, string) (bool, error) { return true, nil }, last) {
-			code = 1
-		}
+		also("TestTheClusterKeepsItsSecrets", shared.c.keepsItsSecrets)
 	}
 	if shared.c != nil {
 		cmd := exec.Command(filepath.Join(os.Getenv("UNDERSTUDY_BUILD"), "understudy"), "local", "down", "--name", shared.c.name)

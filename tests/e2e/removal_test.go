@@ -10,11 +10,9 @@ import (
 	"understudy/sidecar/admin"
 )
 
-// TestAConfirmedPushRemovesANode adds a web node, and takes it away again under load: not by roles.yaml alone, and then by itself.
-func TestAConfirmedPushRemovesANode(t *testing.T) {
-	if !*long {
-		t.Skip("-long plays it")
-	}
+// aConfirmedPushRemovesANode adds a web node, and takes it away again under load: not by roles.yaml alone, and then by itself. TestMain runs it
+// with -long.
+func aConfirmedPushRemovesANode(t *testing.T) {
 	c := sharedCluster(t)
 	c.healed(t, nil)
 	o := c.origin(t)

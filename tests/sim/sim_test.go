@@ -14,14 +14,14 @@ import (
 
 var (
 	seed     = flag.Int64("seed", -1, "play this one episode and print its history")
-	episodes = flag.Int("episodes", 50_000, "how many episodes to play; the default also ends after 150 seconds")
+	episodes = flag.Int("episodes", 50_000, "how many episodes to play; the default also ends after 100 seconds")
 	first    = flag.Int64("first", 1, "seed of the first episode")
 	shaped   = flag.String("shape", "", "play this shape of a cluster only")
 	only     = flag.String("only", "", "let only these kinds of faults happen, separated by commas")
 )
 
 // patience bounds a run whose length nobody has asked for.
-const patience = 150 * time.Second
+const patience = 100 * time.Second
 
 func options() Options {
 	o := Options{Shape: *shaped, History: *seed >= 0}
