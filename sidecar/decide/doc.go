@@ -8,6 +8,6 @@
 //
 // A concern a file: verdict.go (who is silent), promise.go (whom to confirm), bid.go (when to ask for a duty), hold.go (when to
 // act, and when no longer), lease.go (outside a majority), data.go (who has the newest data), move.go (planned moves), gate.go,
-// address.go, units.go, names.go, ledger.go (what follows from a duty), replace.go (new machines for lost nodes), rollout.go (which commit a
+// address.go, units.go, names.go, ledger.go (what follows from a duty), replace.go (new machines for lost nodes), collect.go (old ones are deleted), leave.go (a node that a commit removes), rollout.go (which commit a
 // node takes, and when), say.go (what the beats tell). The argument that two nodes never act is in sidecar/DESIGN.md.
 package decide
